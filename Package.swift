@@ -1,0 +1,58 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+  name: "vkinfer",
+  products: [
+    .executable(name: "vkinfer", targets: ["vkinfer"])
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+  ],
+  targets: [
+    // Vulkan: headers, a function table filled at run time (no link-time dependency on a loader).
+    .target(name: "CVulkan"),
+    // Push-constant structs, written once for GLSL and Swift.
+    .target(name: "CShaderInterface"),
+    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+
+    .target(name: "ModelFiles"),
+    .target(name: "Tokenization", dependencies: ["ModelFiles", "CPCRE2"]),
+    .target(name: "Transformer", dependencies: ["ModelFiles"]),
+    .target(name: "Reference", dependencies: ["ModelFiles", "Transformer"]),
+
+    .target(name: "VulkanRuntime", dependencies: ["CVulkan"]),
+    .target(name: "ShaderLibrary", plugins: ["ShaderBuild"]),
+    .target(
+      name: "Kernels",
+      dependencies: ["VulkanRuntime", "ShaderLibrary", "CShaderInterface", "Transformer", "ModelFiles"]),
+    .target(name: "Placement", dependencies: ["Transformer", "ModelFiles"]),
+    .target(
+      name: "Engine",
+      dependencies: [
+        "Kernels", "Placement", "Transformer", "ModelFiles", "Tokenization", "VulkanRuntime", "Reference",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    .executableTarget(
+      name: "vkinfer",
+      dependencies: [
+        "Engine",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+
+    // The shader build: compiles Shaders/ with glslc and embeds the SPIR-V.
+    .executableTarget(name: "EmbedShader", path: "Tools/EmbedShader"),
+    .plugin(
+      name: "ShaderBuild", capability: .buildTool(), dependencies: ["EmbedShader"], path: "Tools/ShaderBuild"),
+
+    .testTarget(name: "ModelFilesTests", dependencies: ["ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(
+      name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
+    .testTarget(name: "EngineTests", dependencies: ["Engine", "ModelFiles", "Reference"]),
+  ],
+  swiftLanguageModes: [.v6]
+)
