@@ -1,0 +1,48 @@
+// Extensions, buffer-reference types and the shared structs: included first by every shader.
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#extension GL_GOOGLE_include_directive : require
+
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Quads { uvec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly restrict buffer Pairs { uvec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer Words { uint at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Floats4 { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer FloatsIn { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer FloatsOut { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer WordsOut { uint at[]; };
+// Read by a workgroup other than the one that wrote, within one dispatch.
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer FloatsShared { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer WordsShared { uint at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Counters { uint at[]; };
+
+layout(buffer_reference) readonly buffer Step;
+layout(buffer_reference) readonly buffer Tiles;
+layout(buffer_reference) readonly buffer Samples;
+layout(buffer_reference) readonly buffer LinearExtras;
+
+#define VKINFER_GLSL
+#include "shader_interface.h"
+
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Step {
+  uint row_count;
+  uint output_count;
+  uint tile_count;
+  uint reserved;
+  StepRow rows[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Tiles { AttentionTile at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Samples { SampleParameters at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer LinearExtras { LinearExtrasData data; };
+
+// Activations are stored so that lanes which hold neighbouring chunks of 4 to 32 inputs read whole cache lines:
+// within each 1024 inputs, quad j of every chunk of 32 comes before quad j + 1 of any.
+uint activation_index(uint k) {
+  return (k & ~1023u) | (((k >> 2) & 7u) << 7) | (((k >> 5) & 31u) << 2) | (k & 3u);
+}
+
+// The same for the quad (4 inputs) that starts at input 4 * quad, in quads.
+uint activation_quad(uint quad) {
+  return (quad & ~255u) | ((quad & 7u) << 5) | ((quad >> 3) & 31u);
+}

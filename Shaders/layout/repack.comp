@@ -1,0 +1,47 @@
+#version 460
+// Weights as the file holds them, into the planes that kernels read: one invocation a block.
+// Planes narrower than a word a block are filled with atomicOr into zeroed memory, since blocks that share a
+// word may belong to different invocations, or to different dispatches.
+//! formats: all
+#include FORMAT_FILE
+#include "common/types.glsl"
+
+layout(local_size_x_id = 0) in;
+layout(push_constant) uniform Push { RepackPush push; };
+
+// Little-endian values at any byte address of the source.
+uint source_word(uint address) {
+  uint index = address >> 2;
+  uint shift = (address & 3u) * 8;
+  uint low = push.source.at[index] >> shift;
+  return shift == 0 ? low : low | (push.source.at[index + 1] << (32 - shift));
+}
+uint source_byte(uint address) {
+  return (push.source.at[address >> 2] >> ((address & 3u) * 8)) & 255u;
+}
+uint source_half(uint address) {
+  return source_byte(address) | (source_byte(address + 1) << 8);
+}
+
+// Destination row of a row: pairs of a head's rotated elements, stored in halves, become neighbours.
+uint ordered_row(uint row) {
+  if (push.pair_head_size == 0) return row;
+  uint element = row % push.pair_head_size;
+  if (element >= push.pair_rotated_size) return row;
+  uint half_size = push.pair_rotated_size / 2;
+  uint pair = element % half_size;
+  return row - element + 2 * pair + (element >= half_size ? 1 : 0);
+}
+
+#define FORMAT_REPACK
+#include FORMAT_FILE
+
+void main() {
+  uint block = gl_GlobalInvocationID.x;
+  uint row = gl_WorkGroupID.y;
+  if (block >= push.blocks_per_row || row >= push.row_count) return;
+  uint source = push.source_skip
+      + (row * push.source_blocks_per_row + push.first_source_block + block) * BLOCK_BYTES;
+  uint destination_row = push.row_offset + push.row_stride * ordered_row(push.first_row + row);
+  repack_block(source, destination_row * push.blocks_per_row + block);
+}

@@ -1,0 +1,186 @@
+// Push-constant structs and constants, written once: Swift imports this file as C, shaders include it.
+//
+// A GPU_POINTER is a 64-bit device address to the host and a typed buffer reference to a shader.
+// Shaders index references and never add to them, so no device needs 64-bit integers.
+#ifndef VKINFER_SHADER_INTERFACE_H
+#define VKINFER_SHADER_INTERFACE_H
+
+#ifdef VKINFER_GLSL
+#define GPU_POINTER(type) type
+#define U32 uint
+#define F32 float
+// The weight format's file says what its planes are made of.
+#ifndef PLANE0
+#define PLANE0 Quads
+#endif
+#ifndef PLANE1
+#define PLANE1 Words
+#endif
+#ifndef PLANE2
+#define PLANE2 Words
+#endif
+#ifndef PLANE3
+#define PLANE3 Words
+#endif
+#else
+#include <stdint.h>
+#define GPU_POINTER(type) uint64_t
+#define U32 uint32_t
+#define F32 float
+#endif
+
+// Tokens in one page of the KV cache.
+#define KV_PAGE_TOKENS 32u
+
+// Roles of the linear kernel's epilogue (specialization constant).
+#define EPILOGUE_STORE 0u            // output[column][row] = value, plain layout (logits)
+#define EPILOGUE_RESIDUAL 1u         // output[column][row] += value
+#define EPILOGUE_GATED 2u            // rows 2i and 2i+1 are gate and up: output[i] = activation(gate) * up
+#define EPILOGUE_QKV 3u              // rope, queries out, keys and values into the cache
+#define EPILOGUE_QKV_NORM 4u         // the same with per-head norms of queries and keys
+#define EPILOGUE_RESIDUAL_NORM 5u    // output += norm(value): the norm spans all rows of a column
+
+#define ACTIVATION_SILU 0u
+#define ACTIVATION_GELU_TANH 1u
+
+// A weight matrix in device layout: up to four planes (see ARCHITECTURE.md, "Weights on the device").
+struct WeightPlanes {
+  GPU_POINTER(PLANE0) plane0;
+  GPU_POINTER(PLANE1) plane1;
+  GPU_POINTER(PLANE2) plane2;
+  GPU_POINTER(PLANE3) plane3;
+};
+
+// One token of a step. Arrays of these follow the step header.
+struct StepRow {
+  U32 token;      // the token's id, or TOKEN_FROM_DEVICE: the last one sampled in this sequence slot
+  U32 position;   // in its sequence
+  U32 sequence;   // sequence slot: which block table, which sampled token
+  U32 output_row; // entry i: the row whose logits are output i (i < output_count)
+};
+#define TOKEN_FROM_DEVICE 0xffffffffu
+
+// A run of consecutive rows of one sequence, processed by one attention workgroup per kv head.
+struct AttentionTile {
+  U32 first_row;
+  U32 row_count;
+  U32 sequence;
+  U32 reserved;
+};
+
+// Arguments of the linear kernel: output = epilogue(weights * norm(input)).
+struct LinearPush {
+  struct WeightPlanes weights;
+  GPU_POINTER(Floats4) input;      // activation layout, [row][input_stride]
+  GPU_POINTER(Floats4) norm;       // norm weight in activation layout
+  GPU_POINTER(FloatsOut) output;
+  GPU_POINTER(FloatsIn) bias;      // [rows]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  U32 columns;                     // inputs of a row (K)
+  U32 rows;                        // outputs (of this matrix)
+  U32 row_offset;                  // of this matrix's row 0 in the stage's stacked outputs
+  U32 input_stride;                // floats between rows of `input`
+  U32 output_stride;               // floats between rows of `output`
+  F32 epsilon;                     // of the input norm
+  F32 softcap;                     // 0 for none
+};
+
+// What only some epilogues need: lies in device memory, read late.
+struct LinearExtrasData {
+  GPU_POINTER(WordsOut) keys;          // the layer's K pages
+  GPU_POINTER(WordsOut) values;        // the layer's V pages
+  GPU_POINTER(Words) block_tables;     // [sequence][table_stride] page numbers
+  GPU_POINTER(Words) rope;             // two words a pair: turns a token, as a 0.64 fixed-point fraction (high, low)
+  GPU_POINTER(FloatsIn) query_norm;    // [head_size], pair order
+  GPU_POINTER(FloatsIn) key_norm;      // [head_size], pair order
+  GPU_POINTER(FloatsShared) scratch;   // values waiting for a norm
+  GPU_POINTER(Counters) counters;      // workgroups done, 0 between dispatches
+  GPU_POINTER(FloatsIn) post_norm;     // activation layout
+  U32 table_stride;
+  U32 head_count;
+  U32 kv_head_count;
+  U32 head_size;
+  U32 rotated_size;
+  F32 rope_magnitude;
+  F32 norm_epsilon;                    // of the per-head or post norms
+  U32 scratch_stride;
+};
+
+struct EmbedPush {
+  struct WeightPlanes weights;
+  GPU_POINTER(FloatsOut) output;   // activation layout
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Words) last_tokens;  // [sequence]
+  U32 columns;
+  U32 output_stride;
+  F32 scale;
+  U32 vocabulary;
+};
+
+// Unpacks blocks as the file holds them into planes.
+struct RepackPush {
+  GPU_POINTER(WordsOut) plane0;
+  GPU_POINTER(WordsOut) plane1;
+  GPU_POINTER(WordsOut) plane2;
+  GPU_POINTER(WordsOut) plane3;
+  GPU_POINTER(Words) source;       // the rows as the file holds them, starting at a multiple of 4 bytes
+  U32 blocks_per_row;              // of the destination (columns / block size)
+  U32 source_blocks_per_row;       // of the rows in `source`
+  U32 first_source_block;          // first block taken of each source row (column slices)
+  U32 row_count;                   // source rows here
+  U32 first_row;                   // index of the first of them within its part
+  U32 row_offset;                  // destination row = row_offset + row_stride * order(row)
+  U32 row_stride;                  // 1 stacked, 2 interleaved
+  U32 pair_head_size;              // 0: order(row) = row; else rows are put in rope pair order within heads of this size
+  U32 pair_rotated_size;           // rotated elements of a head
+  U32 source_skip;                 // bytes to skip at the start of `source` (0 to 3)
+};
+
+struct AttentionPush {
+  GPU_POINTER(FloatsIn) queries;       // [row][head][head_size], pair order, f32
+  GPU_POINTER(Quads) keys;             // the layer's K pages
+  GPU_POINTER(Quads) values;           // the layer's V pages
+  GPU_POINTER(Words) block_tables;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Tiles) tiles;
+  GPU_POINTER(FloatsOut) output;       // activation layout, [row][output_stride]
+  GPU_POINTER(FloatsShared) partials;  // split results
+  GPU_POINTER(Counters) counters;
+  U32 table_stride;
+  U32 head_count;
+  U32 kv_head_count;
+  U32 output_stride;
+  U32 window;                          // 0: none
+  F32 scale;
+  F32 softcap;                         // 0: none
+};
+
+// How one output's token is chosen. temperature 0 is greedy.
+struct SampleParameters {
+  F32 temperature;
+  F32 top_p;               // 1 keeps all
+  F32 min_p;               // 0 keeps all
+  F32 repeat_penalty;      // 1 for none
+  F32 presence_penalty;
+  F32 frequency_penalty;
+  U32 top_k;               // 0 keeps all
+  U32 sequence;            // slot whose counts and last token are used
+  U32 seed_low;
+  U32 seed_high;
+  U32 position;            // of the token to be drawn: with the seed it determines the random number
+  U32 target;              // score kernel: the token whose log-probability is wanted
+};
+
+struct SamplePush {
+  GPU_POINTER(FloatsShared) logits;    // [output][logits_stride]; penalties are applied in place
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Samples) parameters;     // [output]
+  GPU_POINTER(WordsShared) counts;     // [sequence][vocabulary]: times generated, top bit: in the prompt
+  GPU_POINTER(WordsOut) last_tokens;   // [sequence]
+  GPU_POINTER(WordsOut) results;       // [output] token ids (sample) or log-probabilities as bits (score)
+  U32 vocabulary;
+  U32 logits_stride;
+};
+
+#endif
