@@ -1,7 +1,8 @@
+import ModelFiles
+
 #if canImport(Glibc)
   import Glibc
 #endif
-import ModelFiles
 
 /// A rectangular part of a tensor of the model file: `rows` x `columns`, in the file's own order.
 ///
@@ -232,7 +233,8 @@ package struct Program: Sendable, Hashable {
   package var stages: [Stage]
 
   package init(
-    width: Int, layerCount: Int, heads: HeadLayout, feedForwardWidth: Int, vocabularySize: Int, stages: [Stage]
+    width: Int, layerCount: Int, heads: HeadLayout, feedForwardWidth: Int, vocabularySize: Int,
+    stages: [Stage]
   ) {
     self.width = width
     self.layerCount = layerCount
