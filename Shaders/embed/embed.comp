@@ -24,6 +24,6 @@ void main() {
   unpack_chunk(load_chunk(token * chunks + chunk), w);
   [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
     uint base = row * push.output_stride + 4 * activation_quad(chunk * (CHUNK / 4) + j);
-    [[unroll]] for (uint i = 0; i < 4; i++) push.output.at[base + i] = w[j][i] * push.scale;
+    [[unroll]] for (uint i = 0; i < 4; i++) push.outputs.at[base + i] = w[j][i] * push.scale;
   }
 }

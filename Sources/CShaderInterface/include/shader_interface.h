@@ -7,6 +7,7 @@
 
 #ifdef VKINFER_GLSL
 #define GPU_POINTER(type) type
+#define STRUCT(name) name
 #define U32 uint
 #define F32 float
 // The weight format's file says what its planes are made of.
@@ -25,6 +26,7 @@
 #else
 #include <stdint.h>
 #define GPU_POINTER(type) uint64_t
+#define STRUCT(name) struct name
 #define U32 uint32_t
 #define F32 float
 #endif
@@ -33,8 +35,8 @@
 #define KV_PAGE_TOKENS 32u
 
 // Roles of the linear kernel's epilogue (specialization constant).
-#define EPILOGUE_STORE 0u            // output[column][row] = value, plain layout (logits)
-#define EPILOGUE_RESIDUAL 1u         // output[column][row] += value
+#define EPILOGUE_STORE 0u            // outputs[column][row] = value, plain layout (logits)
+#define EPILOGUE_RESIDUAL 1u         // outputs[column][row] += value
 #define EPILOGUE_GATED 2u            // rows 2i and 2i+1 are gate and up: output[i] = activation(gate) * up
 #define EPILOGUE_QKV 3u              // rope, queries out, keys and values into the cache
 #define EPILOGUE_QKV_NORM 4u         // the same with per-head norms of queries and keys
@@ -70,18 +72,18 @@ struct AttentionTile {
 
 // Arguments of the linear kernel: output = epilogue(weights * norm(input)).
 struct LinearPush {
-  struct WeightPlanes weights;
-  GPU_POINTER(Floats4) input;      // activation layout, [row][input_stride]
+  STRUCT(WeightPlanes) weights;
+  GPU_POINTER(Floats4) inputs;      // activation layout, [row][input_stride]
   GPU_POINTER(Floats4) norm;       // norm weight in activation layout
-  GPU_POINTER(FloatsOut) output;
+  GPU_POINTER(FloatsOut) outputs;
   GPU_POINTER(FloatsIn) bias;      // [rows]
   GPU_POINTER(Step) step;
   GPU_POINTER(LinearExtras) extras;
   U32 columns;                     // inputs of a row (K)
   U32 rows;                        // outputs (of this matrix)
   U32 row_offset;                  // of this matrix's row 0 in the stage's stacked outputs
-  U32 input_stride;                // floats between rows of `input`
-  U32 output_stride;               // floats between rows of `output`
+  U32 input_stride;                // floats between rows of `inputs`
+  U32 output_stride;               // floats between rows of `outputs`
   F32 epsilon;                     // of the input norm
   F32 softcap;                     // 0 for none
 };
@@ -108,8 +110,8 @@ struct LinearExtrasData {
 };
 
 struct EmbedPush {
-  struct WeightPlanes weights;
-  GPU_POINTER(FloatsOut) output;   // activation layout
+  STRUCT(WeightPlanes) weights;
+  GPU_POINTER(FloatsOut) outputs;   // activation layout
   GPU_POINTER(Step) step;
   GPU_POINTER(Words) last_tokens;  // [sequence]
   U32 columns;
@@ -144,7 +146,7 @@ struct AttentionPush {
   GPU_POINTER(Words) block_tables;
   GPU_POINTER(Step) step;
   GPU_POINTER(Tiles) tiles;
-  GPU_POINTER(FloatsOut) output;       // activation layout, [row][output_stride]
+  GPU_POINTER(FloatsOut) outputs;       // activation layout, [row][output_stride]
   GPU_POINTER(FloatsShared) partials;  // split results
   GPU_POINTER(Counters) counters;
   U32 table_stride;
