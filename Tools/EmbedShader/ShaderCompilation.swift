@@ -15,11 +15,18 @@ struct ShaderCompilation {
   let interface: String
   let output: String
   let format: String?
+  /// The `//! formats:` line that the build was planned by.
+  let formatsLine: String
 
   /// Compiles the variant. Empty data stands for a variant that needs a GLSL extension which this compiler
   /// does not know: the build goes on without it.
   func run() throws -> Data {
     let text = try String(contentsOfFile: source, encoding: .utf8)
+    // Which variants there are is decided when the build is planned, and an edit of a file plans nothing anew.
+    guard marked("formats:", in: text).first ?? "" == formatsLine else {
+      throw ShaderError(
+        message: "error: the formats of \(source) changed: touch Package.swift, then build again")
+    }
     for needed in extensions(in: text) where try !compilerKnows(needed) {
       print("warning: shader \(name) left out: \(compiler) does not know \(needed)")
       return Data()
@@ -40,10 +47,12 @@ struct ShaderCompilation {
 
   /// The GLSL extensions of the source's `//! needs:` lines.
   private func extensions(in text: String) -> [String] {
-    let mark = "//! needs:"
-    return text.split(whereSeparator: \.isNewline).filter { $0.hasPrefix(mark) }.map {
-      $0.dropFirst(mark.count).trimmingCharacters(in: .whitespaces)
-    }
+    marked("needs:", in: text).map { $0.dropFirst("//! needs:".count).trimmingCharacters(in: .whitespaces) }
+  }
+
+  /// The lines that start with `//!` and the word.
+  private func marked(_ word: String, in text: String) -> [String] {
+    text.split(whereSeparator: \.isNewline).filter { $0.hasPrefix("//! " + word) }.map(String.init)
   }
 
   /// Whether a shader that asks for nothing but the extension compiles.

@@ -2,7 +2,8 @@ import Foundation
 
 // The build plugin's helper: compiles one shader into a Swift file, or lists the shaders compiled.
 //
-//   EmbedShader compile GLSLC NAME SOURCE SHADERS INTERFACE OUTPUT FORMAT     (FORMAT may be empty)
+//   EmbedShader compile GLSLC NAME SOURCE SHADERS INTERFACE OUTPUT FORMAT FORMATS-LINE
+//     (FORMAT and FORMATS-LINE, the line that lists the shader's formats, are empty for a shader without)
 //   EmbedShader index OUTPUT NAME...
 
 /// Ends the build with one line.
@@ -14,10 +15,11 @@ func fail(_ message: String) -> Never {
 let arguments = Array(CommandLine.arguments.dropFirst())
 do {
   switch (arguments.first, arguments.count) {
-  case ("compile", 8):
+  case ("compile", 9):
     let job = ShaderCompilation(
       compiler: arguments[1], name: arguments[2], source: arguments[3], shaders: arguments[4],
-      interface: arguments[5], output: arguments[6], format: arguments[7].isEmpty ? nil : arguments[7])
+      interface: arguments[5], output: arguments[6], format: arguments[7].isEmpty ? nil : arguments[7],
+      formatsLine: arguments[8])
     let spirv = try job.run()
     try swiftFile(embedding: spirv, name: job.name).write(
       toFile: job.output, atomically: true, encoding: .utf8)
@@ -26,7 +28,8 @@ do {
       .write(toFile: arguments[1], atomically: true, encoding: .utf8)
   default:
     fail(
-      "usage: EmbedShader compile GLSLC NAME SOURCE SHADERS INTERFACE OUTPUT FORMAT | index OUTPUT NAME...")
+      "usage: EmbedShader compile GLSLC NAME SOURCE SHADERS INTERFACE OUTPUT FORMAT FORMATS-LINE | index OUTPUT NAME..."
+    )
   }
 } catch let error as ShaderError {
   fail(error.message)

@@ -39,7 +39,7 @@ struct ShaderBuild: BuildToolPlugin {
         executable: embed,
         arguments: [
           "compile", glslc.path, variant.name, variant.source.path, shaders.path, interface.path, file.path,
-          variant.format ?? "",
+          variant.format ?? "", variant.formatsLine,
         ],
         inputFiles: [glslc, variant.source] + pieces,
         outputFiles: [file])

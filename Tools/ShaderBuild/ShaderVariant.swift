@@ -15,13 +15,15 @@ struct ShaderVariant {
   let name: String
   let source: URL
   let format: String?
+  /// The line of the source that lists its formats, or nothing: what the list of variants was made from.
+  let formatsLine: String
 
   static func variants(of source: URL, formats: [String]) throws -> [ShaderVariant] {
     let shader = source.deletingPathExtension().lastPathComponent
     let text = try String(contentsOf: source, encoding: .utf8)
     let mark = "//! formats:"
     guard let line = text.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix(mark) }) else {
-      return [ShaderVariant(name: shader, source: source, format: nil)]
+      return [ShaderVariant(name: shader, source: source, format: nil, formatsLine: "")]
     }
     let listed = line.dropFirst(mark.count).split(separator: ",").map {
       $0.trimmingCharacters(in: .whitespaces)
@@ -31,6 +33,8 @@ struct ShaderVariant {
       Diagnostics.error(
         "\(source.path): there is no weight format \(format): no Shaders/formats/\(format).glsl")
     }
-    return chosen.map { ShaderVariant(name: "\(shader).\($0)", source: source, format: $0) }
+    return chosen.map {
+      ShaderVariant(name: "\(shader).\($0)", source: source, format: $0, formatsLine: String(line))
+    }
   }
 }
