@@ -23,7 +23,7 @@ const uint PARTIAL = HEAD_SIZE + 2;  // a split's sums, maximum and weight
 const float MASKED = -3.0e38;
 
 shared float queries[QUERIES * HEAD_SIZE];
-shared float scores[max(QUERIES, 8u) * gl_WorkGroupSize.x];
+shared float scores[(QUERIES > 8 ? QUERIES : 8u) * gl_WorkGroupSize.x];
 shared float maxima[QUERIES];
 shared float weights[QUERIES];
 shared float rescale[QUERIES];
