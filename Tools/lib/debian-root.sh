@@ -66,6 +66,24 @@ debian_root() {
   mv "$root.partial" "$root"
 }
 
+# debian_files ROOT SUITES PACKAGE PATH...: like debian_root, but only some files of one package, into ROOT itself.
+debian_files() {
+  local root=$1 suites=$2 package=$3 wanted state path
+  shift 3
+  wanted="$suites: $package: $*"
+  [ "$(cat "$root/.made-of" 2>/dev/null)" = "$wanted" ] && return
+  say "taking ${*##*/} out of Debian's package $package into ${root#"$package_dir"/}"
+  rm -rf "$root" "$root.partial"
+  state=$root.partial/.apt
+  mkdir -p "$state"
+  apt_apart_state "$state" "$suites"
+  (cd "$state" && apt_apart "$state" download "$package" && dpkg-deb --fsys-tarfile ./*.deb | tar -x "$@")
+  for path; do mv "$state/$path" "$root.partial/"; done
+  rm -rf "$state"
+  echo "$wanted" >"$root.partial/.made-of"
+  mv "$root.partial" "$root"
+}
+
 # root_program ROOT PROGRAM WRAPPER: writes WRAPPER, a script that runs a program of the folder.
 root_program() {
   mkdir -p "$(dirname "$3")"

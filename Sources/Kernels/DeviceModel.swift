@@ -1,0 +1,243 @@
+import ModelFiles
+import Transformer
+import VulkanRuntime
+
+/// The weights of a Program on one device, stage by stage.
+package final class DeviceModel: Sendable {
+  package let program: Program
+  package let stages: [DeviceStage]
+  /// Keeps the memory that `stages` points into.
+  private let buffers: [Buffer]
+  /// Bytes of device memory that the weights take.
+  package var byteCount: Int { buffers.reduce(0) { $0 + $1.byteCount } }
+
+  /// Loads every weight of `program` from `source`.
+  ///
+  /// - Parameter onProgress: called with the bytes read from the source since the last call; may throw to stop.
+  package init(
+    program: Program, source: any TensorSource, cache: KernelCache, onProgress: @escaping (Int) throws -> Void
+  ) throws {
+    let loader = try WeightLoader(
+      cache: cache, source: source, totalBytes: Self.weightBytes(of: program), onProgress: onProgress)
+    var builder = StageLoader(loader: loader)
+    let relative = try program.stages.map { try builder.load($0) }
+    let (buffers, constants) = try loader.finish()
+    self.program = program
+    self.buffers = buffers
+    stages = relative.map { $0.rebased(to: constants) }
+  }
+
+  /// Bytes of the matrices of `program` in device layout.
+  package static func weightBytes(of program: Program) -> Int {
+    var seen: Set<TensorSlice> = []
+    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
+      guard seen.insert(slice).inserted else { return sum }
+      return sum
+        + WeightFormat.of(slice.type).planeOffsets(rows: slice.rows.count, columns: slice.columns.count).total
+    }
+  }
+}
+
+/// One stage's weights on the device. Addresses of vectors are device addresses of float32 data; 0 means none.
+package enum DeviceStage: Sendable {
+  case embed(table: DeviceMatrix, scale: Float)
+  case queryKeyValue(QueryKeyValue)
+  case attention(AttentionStage)
+  case residualProjection(ResidualProjection)
+  case gatedFeedForward(GatedFeedForward)
+  case logits(Logits)
+
+  package struct QueryKeyValue: Sendable {
+    package var stage: QueryKeyValueStage
+    /// Q, K and V stacked; one matrix for each run of parts of the same format.
+    package var matrices: [DeviceMatrix]
+    package var norm: UInt64
+    /// All rows stacked, or 0.
+    package var bias: UInt64
+    package var queryNorm: UInt64
+    package var keyNorm: UInt64
+    package var rope: UInt64
+  }
+
+  package struct ResidualProjection: Sendable {
+    package var stage: ResidualProjectionStage
+    package var matrix: DeviceMatrix
+    package var bias: UInt64
+    package var postNorm: UInt64
+  }
+
+  package struct GatedFeedForward: Sendable {
+    package var stage: GatedFeedForwardStage
+    /// Gate and up rows in turn.
+    package var matrix: DeviceMatrix
+    package var norm: UInt64
+  }
+
+  package struct Logits: Sendable {
+    package var stage: LogitsStage
+    package var matrix: DeviceMatrix
+    package var norm: UInt64
+  }
+
+  /// Constants were noted as offset + 1, so that 0 still means none; here they become addresses.
+  func rebased(to base: UInt64) -> DeviceStage {
+    func address(_ noted: UInt64) -> UInt64 { noted == 0 ? 0 : base + noted - 1 }
+    switch self {
+    case .embed, .attention:
+      return self
+    case .queryKeyValue(var stage):
+      stage.norm = address(stage.norm)
+      stage.bias = address(stage.bias)
+      stage.queryNorm = address(stage.queryNorm)
+      stage.keyNorm = address(stage.keyNorm)
+      stage.rope = address(stage.rope)
+      return .queryKeyValue(stage)
+    case .residualProjection(var stage):
+      stage.bias = address(stage.bias)
+      stage.postNorm = address(stage.postNorm)
+      return .residualProjection(stage)
+    case .gatedFeedForward(var stage):
+      stage.norm = address(stage.norm)
+      return .gatedFeedForward(stage)
+    case .logits(var stage):
+      stage.norm = address(stage.norm)
+      return .logits(stage)
+    }
+  }
+}
+
+extension Stage {
+  /// The weight matrices of the stage.
+  package var matrices: [TensorSlice] {
+    switch self {
+    case .embed(let stage): [stage.table]
+    case .queryKeyValue(let stage): [stage.query, stage.key, stage.value]
+    case .attention: []
+    case .residualProjection(let stage): [stage.weight]
+    case .gatedFeedForward(let stage): [stage.gate, stage.up]
+    case .logits(let stage): [stage.table]
+    }
+  }
+}
+
+/// Loads stages one after another; matrices used twice (tied embeddings) are loaded once.
+private struct StageLoader {
+  let loader: WeightLoader
+  var loaded: [TensorSlice: DeviceMatrix] = [:]
+  var ropes: [Rope: UInt64] = [:]
+
+  mutating func load(_ stage: Stage) throws -> DeviceStage {
+    switch stage {
+    case .embed(let stage):
+      return .embed(table: try single(stage.table), scale: stage.scale)
+    case .queryKeyValue(let stage):
+      return .queryKeyValue(try queryKeyValue(stage))
+    case .attention(let stage):
+      return .attention(stage)
+    case .residualProjection(let stage):
+      return .residualProjection(
+        .init(
+          stage: stage, matrix: try single(stage.weight), bias: try stage.bias.map { try plain($0) } ?? 0,
+          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0))
+    case .gatedFeedForward(let stage):
+      let matrix = try loader.matrix([
+        .init(slice: stage.gate, rowOffset: 0, rowStride: 2), .init(slice: stage.up, rowOffset: 1, rowStride: 2),
+      ])
+      return .gatedFeedForward(
+        .init(stage: stage, matrix: matrix, norm: try activationVector(stage.norm.weight)))
+    case .logits(let stage):
+      return .logits(
+        .init(stage: stage, matrix: try single(stage.table), norm: try activationVector(stage.norm.weight)))
+    }
+  }
+
+  private mutating func single(_ slice: TensorSlice) throws -> DeviceMatrix {
+    if let known = loaded[slice] { return known }
+    let matrix = try loader.matrix([.init(slice: slice)])
+    loaded[slice] = matrix
+    return matrix
+  }
+
+  private mutating func queryKeyValue(_ stage: QueryKeyValueStage) throws -> DeviceStage.QueryKeyValue {
+    let rope = stage.rope
+    let headSize = stage.heads.headSize
+    // Kernels rotate neighbouring rows, so heads rotated in halves are reordered; q.k does not change by it.
+    let pairs = rope.pairing == .halves ? (headSize: headSize, rotatedSize: rope.rotatedSize) : nil
+    let slices = [(stage.query, pairs), (stage.key, pairs), (stage.value, nil)]
+    var matrices: [DeviceMatrix] = []
+    var stackedRow = 0
+    var index = 0
+    while index < slices.count {
+      var parts: [WeightLoader.Part] = []
+      var rows = 0
+      let type = slices[index].0.type
+      while index < slices.count, slices[index].0.type == type {
+        let (slice, pairs) = slices[index]
+        parts.append(.init(slice: slice, rowOffset: rows, pairs: pairs))
+        rows += slice.rows.count
+        index += 1
+      }
+      matrices.append(try loader.matrix(parts, rowOffset: stackedRow))
+      stackedRow += rows
+    }
+
+    func ordered(_ values: [Float]) -> [Float] {
+      guard let pairs else { return values }
+      return values.indices.reduce(into: values) { result, row in
+        result[pairOrder(row, headSize: pairs.headSize, rotatedSize: pairs.rotatedSize)] = values[row]
+      }
+    }
+    var bias: UInt64 = 0
+    if stage.queryBias != nil || stage.keyBias != nil || stage.valueBias != nil {
+      func values(_ slice: TensorSlice?, count: Int) throws -> [Float] {
+        try slice.map { try loader.vector($0) } ?? [Float](repeating: 0, count: count)
+      }
+      let query = ordered(try values(stage.queryBias, count: stage.query.rows.count))
+      let key = ordered(try values(stage.keyBias, count: stage.key.rows.count))
+      let value = try values(stage.valueBias, count: stage.value.rows.count)
+      bias = note(query + key + value)
+    }
+    func headNorm(_ norm: Norm?) throws -> UInt64 {
+      guard let norm else { return 0 }
+      return note(ordered(try loader.vector(norm.weight)))
+    }
+    return DeviceStage.QueryKeyValue(
+      stage: stage, matrices: matrices, norm: try activationVector(stage.norm.weight), bias: bias,
+      queryNorm: try headNorm(stage.queryNorm), keyNorm: try headNorm(stage.keyNorm), rope: frequencies(rope))
+  }
+
+  /// Frequencies as 0.64 fixed-point turns a token: see Shaders/common/rope.glsl.
+  private mutating func frequencies(_ rope: Rope) -> UInt64 {
+    if let known = ropes[rope] { return known }
+    let words = rope.frequencies.flatMap { frequency -> [UInt32] in
+      let turns = frequency / (2 * Double.pi)
+      let fraction = turns - turns.rounded(.down)
+      let high = (fraction * 0x1p32).rounded(.down)
+      let low = ((fraction * 0x1p32 - high) * 0x1p32).rounded(.down)
+      return [UInt32(min(high, 0x1p32 - 1)), UInt32(min(low, 0x1p32 - 1))]
+    }
+    let noted = UInt64(loader.constant(words)) + 1
+    ropes[rope] = noted
+    return noted
+  }
+
+  private func plain(_ slice: TensorSlice) throws -> UInt64 { note(try loader.vector(slice)) }
+
+  /// A vector that multiplies activations, in their layout.
+  private func activationVector(_ slice: TensorSlice) throws -> UInt64 {
+    let values = try loader.vector(slice)
+    var laidOut = [Float](repeating: 0, count: activationStride(values.count))
+    for (k, value) in values.enumerated() { laidOut[activationIndex(k)] = value }
+    return note(laidOut)
+  }
+
+  private func note(_ values: [Float]) -> UInt64 { UInt64(loader.constant(values)) + 1 }
+}
+
+/// Where a row goes when the rotated elements of its head, stored in halves, become neighbouring pairs.
+func pairOrder(_ row: Int, headSize: Int, rotatedSize: Int) -> Int {
+  let element = row % headSize
+  guard element < rotatedSize else { return row }
+  let half = rotatedSize / 2
+  return row - element + 2 * (element % half) + (element >= half ? 1 : 0)
+}

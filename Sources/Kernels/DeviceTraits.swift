@@ -1,0 +1,43 @@
+import VulkanRuntime
+
+/// What kernels ask of a device when they choose their shape.
+package struct DeviceTraits: Sendable, Hashable {
+  /// Invocations of a subgroup, pinned wherever the device allows it.
+  package var subgroupSize: Int
+  package var sharedMemory: Int
+  package var maxWorkgroupInvocations: Int
+  /// Subgroups that the device should have in flight to hide its memory's latency.
+  package var wantedSubgroups: Int
+  /// Subgroups of a workgroup that has no other reason to be larger or smaller.
+  package var usualSubgroups: Int
+  /// A CPU driver runs invocations one after another: large workgroups cost, latency need not be hidden.
+  package var isCPU: Bool
+
+  package init(_ physical: PhysicalDevice) {
+    let capabilities = physical.capabilities
+    isCPU = physical.kind == .cpu
+    // Where a range of sizes can be pinned, 32 suits every kernel here; else the device's own.
+    subgroupSize =
+      capabilities.canPinSubgroupSize && capabilities.minSubgroupSize <= 32 && capabilities.maxSubgroupSize >= 32
+      ? 32 : capabilities.subgroupSize
+    sharedMemory = capabilities.maxSharedMemory
+    maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
+    switch physical.kind {
+    case .cpu:
+      wantedSubgroups = 32
+      usualSubgroups = 1
+    case .discrete, .virtual:
+      wantedSubgroups = 4096
+      usualSubgroups = 4
+    default:
+      wantedSubgroups = 512
+      usualSubgroups = 4
+    }
+  }
+
+  /// The invocations of a workgroup of about `wanted`, a multiple of the subgroup size within the device's limit.
+  package func invocations(_ wanted: Int) -> Int {
+    let most = min(wanted, maxWorkgroupInvocations) / subgroupSize * subgroupSize
+    return max(most, subgroupSize)
+  }
+}

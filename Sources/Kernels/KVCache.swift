@@ -1,0 +1,30 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// The KV cache of one device: for every layer, pages of `KV_PAGE_TOKENS` positions, keys and values in f16.
+///
+/// Keys lie as [page][kv head][octet of elements][position], values as [page][kv head][position][element].
+package final class KVCache: Sendable {
+  package static let pageTokens = Int(KV_PAGE_TOKENS)
+  package let pageCount: Int
+  private let layers: [Buffer]
+  private let halfBytes: Int
+
+  package init(device: Device, heads: HeadLayout, layerCount: Int, pageCount: Int) throws {
+    self.pageCount = pageCount
+    halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
+    layers = try (0..<layerCount).map { layer in
+      try device.makeBuffer(byteCount: 2 * halfBytes, memory: .device, label: "KV cache of layer \(layer)")
+    }
+  }
+
+  /// Bytes of one page of one layer, keys and values.
+  package static func pageBytes(heads: HeadLayout) -> Int {
+    2 * heads.kvHeadCount * heads.headSize * pageTokens * 2
+  }
+
+  package func keys(layer: Int) -> UInt64 { layers[layer].address }
+  package func values(layer: Int) -> UInt64 { layers[layer].address + UInt64(halfBytes) }
+  package var byteCount: Int { layers.reduce(0) { $0 + $1.byteCount } }
+}

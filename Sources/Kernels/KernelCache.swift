@@ -1,0 +1,57 @@
+import ShaderLibrary
+import Synchronization
+import VulkanRuntime
+
+/// The pipelines of one device, made when first asked for.
+package final class KernelCache: Sendable {
+  package let device: Device
+  private let pipelines = Mutex<[Variant: Pipeline]>([:])
+
+  /// What tells one pipeline from another.
+  package struct Variant: Hashable, Sendable {
+    package var shader: String
+    package var specialization: [UInt32]
+    package var subgroupSize: Int?
+  }
+
+  package init(device: Device) {
+    self.device = device
+  }
+
+  /// The pipeline of a shader with these specialization constants (index i is `constant_id` i).
+  ///
+  /// - Parameter subgroupSize: the size to pin, where the device can; nil leaves it to the driver.
+  package func pipeline(
+    _ shader: String, specialization: [UInt32], pushConstantBytes: Int, subgroupSize: Int?
+  ) throws -> Pipeline {
+    let variant = Variant(shader: shader, specialization: specialization, subgroupSize: subgroupSize)
+    if let known = pipelines.withLock({ $0[variant] }) { return known }
+    guard let spirv = ShaderLibrary.spirv(shader) else { throw KernelError.missingShader(shader) }
+    let made = try device.makePipeline(
+      name: shader, spirv: spirv, specialization: specialization, pushConstantBytes: pushConstantBytes,
+      subgroupSize: subgroupSize)
+    pipelines.withLock { $0[variant] = made }
+    return made
+  }
+
+  /// Every variant made so far, with its pipeline, sorted by name.
+  package var made: [(variant: Variant, pipeline: Pipeline)] {
+    pipelines.withLock { $0.map { (variant: $0.key, pipeline: $0.value) } }
+      .sorted { ($0.variant.shader, $0.variant.specialization.count) < ($1.variant.shader, $1.variant.specialization.count) }
+  }
+}
+
+/// What kernels cannot do.
+package enum KernelError: Error, CustomStringConvertible, Sendable {
+  case missingShader(String)
+  case unsupported(String)
+
+  package var description: String {
+    switch self {
+    case .missingShader(let name):
+      "shader \(name) is not in this build: it was compiled with a GLSL compiler too old for it"
+    case .unsupported(let what):
+      what
+    }
+  }
+}

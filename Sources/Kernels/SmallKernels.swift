@@ -1,0 +1,50 @@
+import CShaderInterface
+import VulkanRuntime
+
+/// Rows of the embedding table into the residual stream (Shaders/embed/embed.comp).
+package struct EmbedKernel: Sendable, Hashable {
+  package var table: DeviceMatrix
+  package var scale: Float
+
+  package init(table: DeviceMatrix, scale: Float) {
+    self.table = table
+    self.scale = scale
+  }
+
+  /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale` and `vocabulary` are filled in.
+  package func record(
+    _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    var push = push
+    push.weights = table.push
+    push.columns = UInt32(table.columns)
+    push.scale = scale
+    push.vocabulary = UInt32(table.rows)
+    let threads = traits.invocations(64)
+    let chunks = table.columns / table.format.chunk
+    commands.dispatch(
+      try cache.pipeline(
+        "embed.\(table.format.type.name)", specialization: [UInt32(threads)],
+        pushConstantBytes: MemoryLayout<EmbedPush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: ((chunks + threads - 1) / threads, rowCount, 1))
+  }
+}
+
+/// What is done with a step's logits.
+package enum OutputKernel: String, Sendable, Hashable {
+  /// A token is chosen for each output (Shaders/sampling/sample.comp).
+  case sample
+  /// The log-probability of a given token (Shaders/sampling/score.comp).
+  case score
+
+  package func record(
+    _ commands: CommandBuffer, push: SamplePush, outputCount: Int, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    let threads = traits.invocations(traits.isCPU ? 32 : 1024)
+    commands.dispatch(
+      try cache.pipeline(
+        rawValue, specialization: [UInt32(threads), UInt32(threads / traits.subgroupSize)],
+        pushConstantBytes: MemoryLayout<SamplePush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: (outputCount, 1, 1))
+  }
+}

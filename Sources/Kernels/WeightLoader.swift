@@ -1,0 +1,239 @@
+import CShaderInterface
+import ModelFiles
+import Transformer
+import VulkanRuntime
+
+/// Brings weights from their source into device layout: rows go through pinned staging memory, two slots in turn,
+/// and a shader unpacks them, so that copying, transfer and unpacking overlap.
+package final class WeightLoader {
+  private let cache: KernelCache
+  private let source: any TensorSource
+  private let traits: DeviceTraits
+  private let arena: MemoryArena
+  private let onProgress: (Int) throws -> Void
+  private var slots: [StagingSlot] = []
+  private var next = 0
+  private var constants: [UInt32] = []
+  private var remaining: Int
+
+  /// - Parameters:
+  ///   - totalBytes: about how many bytes of device layout will be loaded in all.
+  ///   - onProgress: called with the bytes of the source that were read since the last call; may throw to stop.
+  package init(
+    cache: KernelCache, source: any TensorSource, totalBytes: Int, onProgress: @escaping (Int) throws -> Void
+  ) throws {
+    self.cache = cache
+    self.source = source
+    self.onProgress = onProgress
+    remaining = totalBytes
+    traits = DeviceTraits(cache.device.physical)
+    arena = MemoryArena(device: cache.device, label: "weights")
+    let slotBytes = traits.isCPU ? 8 << 20 : 32 << 20
+    for index in 0..<2 {
+      slots.append(try StagingSlot(device: cache.device, byteCount: slotBytes, index: index))
+    }
+  }
+
+  /// One tensor of a matrix, and where its rows go.
+  package struct Part {
+    package var slice: TensorSlice
+    package var rowOffset: Int
+    package var rowStride: Int
+    /// Heads whose rows are put in rope pair order: their size and rotated size.
+    package var pairs: (headSize: Int, rotatedSize: Int)?
+
+    package init(
+      slice: TensorSlice, rowOffset: Int = 0, rowStride: Int = 1, pairs: (headSize: Int, rotatedSize: Int)? = nil
+    ) {
+      self.slice = slice
+      self.rowOffset = rowOffset
+      self.rowStride = rowStride
+      self.pairs = pairs
+    }
+  }
+
+  /// A matrix made of `parts`. Parts of different types are widened to f32.
+  ///
+  /// - Parameter rowOffset: where its row 0 stands among the stage's outputs.
+  package func matrix(_ parts: [Part], rowOffset: Int = 0) throws -> DeviceMatrix {
+    let types = Set(parts.map(\.slice.type))
+    let type = types.count == 1 ? parts[0].slice.type : .f32
+    let format = WeightFormat.of(type)
+    let rows = parts.reduce(0) { $0 + $1.slice.rows.count }
+    let columns = parts[0].slice.columns.count
+    let layout = format.planeOffsets(rows: rows, columns: columns)
+    remaining = max(0, remaining - layout.total)
+    let piece = try arena.allocate(layout.total, expected: remaining)
+    if format.planes.contains(where: \.cleared) {
+      try clear(piece)
+    }
+    let matrix = DeviceMatrix(
+      format: format, rows: rows, columns: columns,
+      planes: layout.offsets.map { piece.address + UInt64($0) }, rowOffset: rowOffset)
+    for part in parts {
+      guard let tensor = source.tensor(part.slice.tensor) else {
+        throw KernelError.unsupported("tensor \(part.slice.tensor) is not in the model")
+      }
+      try load(part, tensor: tensor, into: matrix, piece: piece)
+    }
+    return matrix
+  }
+
+  /// A vector as float32, in an order of the caller's choice.
+  package func vector(_ slice: TensorSlice) throws -> [Float] {
+    guard let tensor = source.tensor(slice.tensor) else {
+      throw KernelError.unsupported("tensor \(slice.tensor) is not in the model")
+    }
+    let values = try source.withBytes(of: tensor, rows: slice.rows) { dequantize($0, type: tensor.type) }
+    return Array(values[slice.columns])
+  }
+
+  /// Small read-only data; the address is relative until `finish` returns the base.
+  package func constant(_ words: [UInt32]) -> Int {
+    let offset = constants.count * 4
+    constants.append(contentsOf: words)
+    while constants.count % 64 != 0 { constants.append(0) }
+    return offset
+  }
+
+  package func constant(_ values: [Float]) -> Int { constant(values.map(\.bitPattern)) }
+
+  /// Waits for all loading, and returns the buffers to keep and the address of the first constant.
+  package func finish() throws -> (buffers: [Buffer], constants: UInt64) {
+    let byteCount = max(256, constants.count * 4)
+    let piece = try arena.allocate(byteCount, expected: 0)
+    var done = 0
+    while done < constants.count {
+      let slot = try nextSlot()
+      let count = min(constants.count - done, slot.buffer.byteCount / 4)
+      constants.withUnsafeBytes { bytes in
+        slot.memory.copyMemory(from: bytes.baseAddress! + done * 4, byteCount: count * 4)
+      }
+      try slot.submit { commands in
+        commands.copy(
+          from: slot.buffer, offset: 0, to: piece.buffer, offset: piece.offset + done * 4, byteCount: count * 4)
+        commands.barrier()
+      }
+      done += count
+    }
+    for slot in slots { try slot.wait() }
+    return (arena.buffers, piece.address)
+  }
+
+  private func nextSlot() throws -> StagingSlot {
+    let slot = slots[next]
+    next = (next + 1) % slots.count
+    try slot.wait()
+    return slot
+  }
+
+  private func clear(_ piece: MemoryArena.Piece) throws {
+    let slot = try nextSlot()
+    try slot.submit { commands in
+      commands.fill(piece.buffer, offset: piece.offset, byteCount: (piece.byteCount + 3) / 4 * 4, value: 0)
+      commands.barrier()
+    }
+  }
+
+  private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix, piece: MemoryArena.Piece) throws {
+    let widened = matrix.format.type != tensor.type
+    let blockWeights = matrix.format.repackBlock
+    let rowBytes = tensor.columns / blockWeights * matrix.format.repackBlockBytes
+    let slotBytes = slots[0].buffer.byteCount
+    guard rowBytes <= slotBytes - 8 else {
+      throw KernelError.unsupported("tensor \(tensor.name) has rows of \(rowBytes) bytes, more than can be staged")
+    }
+    let rowsAtOnce = max(1, min((slotBytes - 8) / rowBytes, 32768))
+    let blocksPerRow = matrix.columns / blockWeights
+    let threads = traits.invocations(64)
+    let pipeline = try cache.pipeline(
+      "repack.\(matrix.format.type.name)", specialization: [UInt32(threads)],
+      pushConstantBytes: MemoryLayout<RepackPush>.size, subgroupSize: traits.subgroupSize)
+    var row = part.slice.rows.lowerBound
+    while row < part.slice.rows.upperBound {
+      let rows = row..<min(row + rowsAtOnce, part.slice.rows.upperBound)
+      let slot = try nextSlot()
+      let byteCount = rows.count * rowBytes
+      try source.withBytes(of: tensor, rows: rows) { bytes in
+        if widened {
+          let floats = UnsafeMutableBufferPointer(
+            start: slot.memory.assumingMemoryBound(to: Float.self), count: rows.count * tensor.columns)
+          dequantize(bytes, type: tensor.type, into: floats)
+        } else {
+          slot.memory.copyMemory(from: bytes.baseAddress!, byteCount: byteCount)
+        }
+      }
+      var push = RepackPush()
+      let planes = matrix.push
+      push.plane0 = planes.plane0
+      push.plane1 = planes.plane1
+      push.plane2 = planes.plane2
+      push.plane3 = planes.plane3
+      push.source = slot.device?.address ?? slot.buffer.address
+      push.blocks_per_row = UInt32(blocksPerRow)
+      push.source_blocks_per_row = UInt32(tensor.columns / blockWeights)
+      push.first_source_block = UInt32(part.slice.columns.lowerBound / blockWeights)
+      push.row_count = UInt32(rows.count)
+      push.first_row = UInt32(rows.lowerBound - part.slice.rows.lowerBound)
+      push.row_offset = UInt32(part.rowOffset)
+      push.row_stride = UInt32(part.rowStride)
+      push.pair_head_size = UInt32(part.pairs?.headSize ?? 0)
+      push.pair_rotated_size = UInt32(part.pairs?.rotatedSize ?? 0)
+      try slot.submit { commands in
+        if let device = slot.device {
+          commands.copy(
+            from: slot.buffer, offset: 0, to: device, offset: 0, byteCount: (byteCount + 3) / 4 * 4)
+          commands.barrier()
+        }
+        commands.dispatch(
+          pipeline, pushConstants: push, groups: ((blocksPerRow + threads - 1) / threads, rows.count, 1))
+        // Blocks that share a word with another part's are joined by atomics: order between dispatches is needed.
+        commands.barrier()
+      }
+      try onProgress(rows.count * tensor.rowBytes)
+      row = rows.upperBound
+    }
+  }
+}
+
+/// Pinned memory, its copy on the device, and the commands that use them.
+private final class StagingSlot {
+  let buffer: Buffer
+  let device: Buffer?
+  let memory: UnsafeMutableRawPointer
+  private let owner: Device
+  private let commands: CommandBuffer
+  private let semaphore: TimelineSemaphore
+  private var submissions: UInt64 = 0
+
+  init(device owner: Device, byteCount: Int, index: Int) throws {
+    self.owner = owner
+    buffer = try owner.makeBuffer(byteCount: byteCount, memory: .upload, label: "staging \(index)")
+    // A CPU driver reads staging memory as fast as any other.
+    device =
+      owner.physical.kind == .cpu
+      ? nil : try owner.makeBuffer(byteCount: byteCount, memory: .device, label: "staged \(index)")
+    guard let contents = buffer.contents else {
+      throw KernelError.unsupported("\(owner.physical.name): staging memory cannot be mapped")
+    }
+    memory = contents
+    commands = try owner.makeCommandBuffer(queue: owner.computeQueue, reusable: true)
+    semaphore = try owner.makeSemaphore()
+  }
+
+  func submit(_ record: (CommandBuffer) throws -> Void) throws {
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    submissions += 1
+    try owner.computeQueue.submit([commands], wait: [], signal: [(semaphore, submissions)])
+  }
+
+  func wait() throws {
+    guard submissions > 0 else { return }
+    _ = try semaphore.wait(for: submissions, timeoutNanoseconds: UInt64.max)
+  }
+
+  // A load that ends early must not free memory that the device still reads.
+  deinit { try? wait() }
+}

@@ -1,0 +1,210 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// The most that steps on one device may ask for.
+package struct StepLimits: Sendable, Hashable {
+  /// Tokens of a step.
+  package var rows: Int
+  /// Tokens of a step whose logits are wanted.
+  package var outputs: Int
+  /// Sequences known at the same time.
+  package var sequences: Int
+  /// Pages of one sequence.
+  package var pagesPerSequence: Int
+
+  package init(rows: Int, outputs: Int, sequences: Int, pagesPerSequence: Int) {
+    self.rows = rows
+    self.outputs = outputs
+    self.sequences = sequences
+    self.pagesPerSequence = pagesPerSequence
+  }
+}
+
+/// Device memory that every step of a Program uses: activations, logits, counters, block tables.
+package final class Workspace: Sendable {
+  package let limits: StepLimits
+  /// Floats between rows of each array.
+  package let residualStride: Int
+  package let queryStride: Int
+  package let attentionStride: Int
+  package let hiddenStride: Int
+  package let scratchStride: Int
+  package let logitsStride: Int
+
+  package let memory: Buffer
+  /// Written by the host: [sequence][pagesPerSequence] page numbers.
+  package let blockTables: Buffer
+  /// How often each sequence holds each token: [sequence][vocabulary].
+  package let counts: Buffer
+  private let offsets: [Int]
+
+  package enum Array: Int, CaseIterable, Sendable {
+    case residual, queries, attention, hidden, scratch, partials, logits, counters, lastTokens
+  }
+
+  package init(device: Device, program: Program, limits: StepLimits) throws {
+    let sizes = Sizes(program: program, limits: limits, traits: DeviceTraits(device.physical))
+    self.limits = limits
+    residualStride = activationStride(program.width)
+    queryStride = sizes.queryStride
+    attentionStride = sizes.attentionStride
+    hiddenStride = sizes.hiddenStride
+    scratchStride = sizes.scratchStride
+    logitsStride = sizes.logitsStride
+    offsets = sizes.offsets
+    memory = try device.makeBuffer(byteCount: sizes.byteCount, memory: .device, label: "activations")
+    blockTables = try device.makeBuffer(
+      byteCount: 4 * limits.sequences * limits.pagesPerSequence, memory: .mappedDevice, label: "block tables")
+    counts = try device.makeBuffer(
+      byteCount: 4 * limits.sequences * program.vocabularySize, memory: .device, label: "token counts")
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    // Counters must start at 0, and padding of activations must be finite.
+    commands.fill(memory, offset: 0, byteCount: memory.byteCount / 4 * 4, value: 0)
+    commands.fill(counts, offset: 0, byteCount: counts.byteCount / 4 * 4, value: 0)
+    commands.barrier()
+    try commands.end()
+    try device.computeQueue.submit([commands], wait: [], signal: [])
+    try device.computeQueue.waitIdle()
+  }
+
+  package func address(_ array: Array) -> UInt64 { memory.address + UInt64(offsets[array.rawValue]) }
+  package func offset(_ array: Array) -> Int { offsets[array.rawValue] }
+
+  /// Device bytes that a workspace with these limits takes.
+  package static func byteCount(program: Program, limits: StepLimits, traits: DeviceTraits) -> Int {
+    Sizes(program: program, limits: limits, traits: traits).byteCount
+      + 4 * limits.sequences * (limits.pagesPerSequence + program.vocabularySize)
+  }
+
+  private struct Sizes {
+    var queryStride: Int
+    var attentionStride: Int
+    var hiddenStride: Int
+    var scratchStride: Int
+    var logitsStride: Int
+    var offsets: [Int] = []
+    var byteCount = 0
+
+    init(program: Program, limits: StepLimits, traits: DeviceTraits) {
+      let heads = program.heads
+      queryStride = heads.headCount * heads.headSize
+      attentionStride = activationStride(queryStride)
+      hiddenStride = activationStride(program.feedForwardWidth)
+      scratchStride = max(
+        (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
+      logitsStride = (program.vocabularySize + 63) / 64 * 64
+      let decode = AttentionKernel(heads: heads, tileRows: 1, rowCount: 1, traits: traits)
+      // Splits shrink as rows grow, so partial results are bounded by the product at its largest.
+      var partials = 0
+      var counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
+      var rows = 1
+      while true {
+        let kernel = AttentionKernel(heads: heads, tileRows: 1, rowCount: rows, traits: traits)
+        partials = max(partials, kernel.partialCount(rowCount: rows))
+        counters = max(counters, kernel.counterCount(tileCount: rows))
+        if rows >= limits.rows { break }
+        rows = min(rows * 2, limits.rows)
+      }
+      counters = max(counters, decode.headGroups * limits.rows)
+      for array in Array.allCases {
+        let floats =
+          switch array {
+          case .residual: limits.rows * activationStride(program.width)
+          case .queries: limits.rows * queryStride
+          case .attention: limits.rows * attentionStride
+          case .hidden: limits.rows * hiddenStride
+          case .scratch: limits.rows * scratchStride
+          case .partials: partials
+          case .logits: limits.outputs * logitsStride
+          case .counters: counters
+          case .lastTokens: limits.sequences
+          }
+        offsets.append(byteCount)
+        byteCount += (max(floats, 1) * 4 + 255) / 256 * 256
+      }
+    }
+  }
+}
+
+/// What one step holds: written by the host into a slot, read by the recorded Plan.
+package final class StepSlot: Sendable {
+  package let data: Buffer
+  /// Results, read by the host: token ids or log-probabilities, one for each output.
+  package let results: Buffer
+  private let limits: StepLimits
+  private let tilesOffset: Int
+  private let samplesOffset: Int
+
+  package init(device: Device, limits: StepLimits, index: Int) throws {
+    self.limits = limits
+    let rowBytes = MemoryLayout<StepRow>.stride
+    tilesOffset = 256 + (limits.rows * rowBytes + 255) / 256 * 256
+    samplesOffset = tilesOffset + (limits.rows * MemoryLayout<AttentionTile>.stride + 255) / 256 * 256
+    let byteCount = samplesOffset + limits.outputs * MemoryLayout<SampleParameters>.stride
+    data = try device.makeBuffer(byteCount: byteCount, memory: .mappedDevice, label: "step \(index)")
+    results = try device.makeBuffer(
+      byteCount: 4 * limits.outputs, memory: .download, label: "results of step \(index)")
+    guard data.contents != nil, results.contents != nil else {
+      throw KernelError.unsupported("\(device.physical.name): step memory cannot be mapped")
+    }
+  }
+
+  package var stepAddress: UInt64 { data.address }
+  package var tilesAddress: UInt64 { data.address + UInt64(tilesOffset) }
+  package var samplesAddress: UInt64 { data.address + UInt64(samplesOffset) }
+
+  /// Writes a step; the device must not be reading the slot.
+  package func write(_ step: StepContents) {
+    precondition(step.rows.count <= limits.rows && step.outputs.count <= limits.outputs)
+    let base = data.contents!
+    var rows = step.rows
+    for (index, row) in step.outputs.enumerated() { rows[index].output_row = UInt32(row) }
+    base.storeBytes(
+      of: SIMD4<UInt32>(
+        UInt32(rows.count), UInt32(step.outputs.count), UInt32(step.tiles.count), 0), as: SIMD4<UInt32>.self)
+    rows.withUnsafeBytes { (base + 16).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    step.tiles.withUnsafeBytes { (base + tilesOffset).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    step.samples.withUnsafeBytes { bytes in
+      guard let source = bytes.baseAddress else { return }
+      (base + samplesOffset).copyMemory(from: source, byteCount: bytes.count)
+    }
+  }
+
+  /// The results of the step that last ran; it must be done.
+  package func readResults(count: Int) -> [UInt32] {
+    let words = results.contents!.assumingMemoryBound(to: UInt32.self)
+    return (0..<count).map { words[$0] }
+  }
+}
+
+/// The tokens of one step and what is wanted of them.
+package struct StepContents: Sendable {
+  package var rows: [StepRow]
+  /// Rows whose logits are wanted.
+  package var outputs: [Int]
+  /// One for each output.
+  package var samples: [SampleParameters]
+  package private(set) var tiles: [AttentionTile]
+
+  /// - Parameter tileRows: most rows of an attention tile; rows of one sequence at neighbouring positions share one.
+  package init(rows: [StepRow], outputs: [Int], samples: [SampleParameters], tileRows: Int) {
+    precondition(!rows.isEmpty && outputs.count <= rows.count)
+    self.rows = rows
+    self.outputs = outputs
+    self.samples = samples
+    tiles = []
+    for (index, row) in rows.enumerated() {
+      if var last = tiles.last, last.row_count < tileRows, last.sequence == row.sequence,
+        rows[index - 1].position + 1 == row.position
+      {
+        last.row_count += 1
+        tiles[tiles.count - 1] = last
+      } else {
+        tiles.append(
+          AttentionTile(first_row: UInt32(index), row_count: 1, sequence: row.sequence, reserved: 0))
+      }
+    }
+  }
+}

@@ -1,0 +1,44 @@
+import Glibc
+
+/// A file that appears under its name only when it is complete: until then it is `path.partial`, and it is removed
+/// when it is given up.
+final class OutputFile {
+  private let path: String
+  private let partial: String
+  private var descriptor: Int32
+
+  init(path: String) throws(ModelFileError) {
+    self.path = path
+    partial = path + ".partial"
+    descriptor = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+    guard descriptor >= 0 else { throw systemError(path, "cannot be written") }
+  }
+
+  /// Writes all of `bytes`.
+  func write(_ bytes: UnsafeRawBufferPointer) throws(ModelFileError) {
+    var left = bytes
+    while !left.isEmpty {
+      let written = Glibc.write(descriptor, left.baseAddress, left.count)
+      if written < 0, errno == EINTR { continue }
+      guard written > 0 else { throw systemError(path, "cannot be written") }
+      left = UnsafeRawBufferPointer(rebasing: left.dropFirst(written))
+    }
+  }
+
+  /// Gives the complete file its name.
+  func finish() throws(ModelFileError) {
+    let closed = close(descriptor)
+    descriptor = -1
+    guard closed == 0, rename(partial, path) == 0 else {
+      let error = systemError(path, "cannot be written")
+      unlink(partial)
+      throw error
+    }
+  }
+
+  deinit {
+    guard descriptor >= 0 else { return }
+    close(descriptor)
+    unlink(partial)
+  }
+}

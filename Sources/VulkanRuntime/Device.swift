@@ -1,0 +1,87 @@
+import CVulkan
+import Synchronization
+
+/// An opened device: its queues, and the maker of everything that lives on it.
+///
+/// What a device makes keeps the underlying Vulkan device alive, so objects may be released in any order.
+/// The same physical device may be opened several times; the devices then share nothing.
+package final class Device: Sendable {
+  let context: DeviceContext
+  let pipelineCache: PipelineCache
+  let layouts: PipelineLayouts
+  let capturesStatistics: Bool
+
+  package let computeQueue: Queue
+  /// A queue that only copies, beside the compute queue's work; the compute queue itself where there is none.
+  package let transferQueue: Queue
+
+  package var physical: PhysicalDevice { context.physical }
+  package var capabilities: DeviceCapabilities { context.physical.capabilities }
+
+  /// Opens `physical` with every optional feature that kernels may use.
+  ///
+  /// Compiled pipelines are kept in a file in `pipelineCacheDirectory` (nil: not kept); see `savePipelineCache()`.
+  /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can.
+  package init(
+    instance: VulkanInstance, physical: PhysicalDevice, pipelineCacheDirectory: String?,
+    captureStatistics: Bool = false
+  ) throws(VulkanError) {
+    precondition(physical.instance === instance.context, "a physical device of another instance")
+    let context = try DeviceContext(physical: physical)
+    self.context = context
+    capturesStatistics = captureStatistics && physical.capabilities.pipelineExecutableProperties
+    pipelineCache = try PipelineCache(context: context, directory: pipelineCacheDirectory)
+    layouts = PipelineLayouts(context: context)
+    computeQueue = try Queue(context: context, family: context.queueFamilies[0], computes: true)
+    transferQueue =
+      context.queueFamilies.count > 1
+      ? try Queue(context: context, family: context.queueFamilies[1], computes: false) : computeQueue
+  }
+
+  /// A buffer of `byteCount` bytes with memory of its own; its contents are undefined.
+  ///
+  /// `label` names it in errors. Throws `.outOfDeviceMemory` when it does not fit and `.unsupported` when it is
+  /// larger than any buffer of this device.
+  package func makeBuffer(byteCount: Int, memory: MemoryKind, label: String) throws(VulkanError) -> Buffer {
+    // What finished submissions still hold may be the memory that is wanted.
+    reclaim()
+    return try Buffer(context: context, byteCount: byteCount, memory: memory, label: label)
+  }
+
+  /// A timeline semaphore with value 0.
+  package func makeSemaphore() throws(VulkanError) -> TimelineSemaphore {
+    try TimelineSemaphore(context: context)
+  }
+
+  /// An empty command buffer for `queue`; `reusable` ones may be submitted many times, also while still running.
+  package func makeCommandBuffer(queue: Queue, reusable: Bool) throws(VulkanError) -> CommandBuffer {
+    precondition(queue.context === context, "a queue of another device")
+    return try CommandBuffer(context: context, queue: queue, reusable: reusable)
+  }
+
+  /// `count` places for timestamps of the compute queue. Throws `.unsupported` where there are none.
+  package func makeTimestampPool(count: Int) throws(VulkanError) -> TimestampPool {
+    try TimestampPool(context: context, count: count)
+  }
+
+  /// Device-local bytes of this device's buffers.
+  package var allocatedBytes: Int {
+    reclaim()
+    return context.allocatedBytes.now
+  }
+
+  /// The most that `allocatedBytes` has been.
+  package var peakAllocatedBytes: Int { context.allocatedBytes.peak }
+
+  /// Waits until every queue has done all its work.
+  package func waitIdle() throws(VulkanError) {
+    try computeQueue.waitIdle()
+    if transferQueue !== computeQueue { try transferQueue.waitIdle() }
+  }
+
+  /// Lets go of what finished submissions held.
+  private func reclaim() {
+    computeQueue.reclaim()
+    if transferQueue !== computeQueue { transferQueue.reclaim() }
+  }
+}
