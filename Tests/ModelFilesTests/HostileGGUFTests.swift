@@ -171,7 +171,8 @@ import Testing
       oneTensor(shape: [1 << 31, 1 << 31, 1 << 31, 1 << 31]), because: "more than any memory holds")
     expectRefusal(oneTensor(shape: [.max]), because: "claims 18446744073709551615 weights")
     expectRefusal(oneTensor(shape: [1 << 62]), because: "more than any memory holds")
-    expectRefusal(oneTensor(shape: [1 << 32, 1 << 30], type: 8), because: "more than any memory holds")
+    expectRefusal(
+      oneTensor(shape: [1 << 31, (1 << 32) - 32], type: 8), because: "more than any memory holds")
   }
 
   @Test func offsetOutsideTheFile() {
@@ -240,10 +241,10 @@ import Testing
       let path = "\(folder)/sparse.gguf"
       try Data(file.bytes).write(to: URL(filePath: path))
       try #require(truncate(path, 1 << 41) == 0)
-      let start = ContinuousClock.now
+      let start = threadMilliseconds()
       let error = #expect(throws: ModelFileError.self) { try GGUFFile(path: path) }
       #expect(error?.reason.contains("would reach past the first 64 MiB") == true)
-      #expect(ContinuousClock.now - start < .milliseconds(500))
+      #expect(threadMilliseconds() - start < 500)
     }
   }
 

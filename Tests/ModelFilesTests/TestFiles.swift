@@ -69,11 +69,18 @@ struct GGUFBytes {
 func expectRefusal(
   _ file: GGUFBytes, because text: String, sourceLocation: SourceLocation = #_sourceLocation
 ) {
-  let start = ContinuousClock.now
+  let start = threadMilliseconds()
   let error = #expect(throws: ModelFileError.self, sourceLocation: sourceLocation) { try file.header() }
-  #expect(ContinuousClock.now - start < .milliseconds(500), sourceLocation: sourceLocation)
+  #expect(threadMilliseconds() - start < 500, sourceLocation: sourceLocation)
   guard let error else { return }
   #expect(error.description.contains(text), "\(error)", sourceLocation: sourceLocation)
   #expect(error.description.hasPrefix("model.gguf: "), sourceLocation: sourceLocation)
   #expect(!error.description.contains { $0.isNewline }, sourceLocation: sourceLocation)
+}
+
+/// Processor time of this thread: what a hostile file costs, whatever else the machine does.
+func threadMilliseconds() -> Int {
+  var time = timespec()
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+  return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
