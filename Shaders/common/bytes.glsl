@@ -10,3 +10,13 @@ vec4 signed_bytes_to_floats(uint word) {
   int v = int(word);
   return vec4((v << 24) >> 24, (v << 16) >> 24, (v << 8) >> 24, v >> 24);
 }
+
+// The low byte of a word, signed.
+float signed_byte(uint word) {
+  return float(int(word << 24) >> 24);
+}
+
+// Half `index & 1` of a word.
+float half_of_word(uint word, uint index) {
+  return unpackHalf2x16(word >> (16 * (index & 1u))).x;
+}

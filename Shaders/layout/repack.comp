@@ -23,6 +23,16 @@ uint source_half(uint address) {
   return source_byte(address) | (source_byte(address + 1) << 8);
 }
 
+// Bit i of `bits` to bit i / 4 of byte i % 4.
+uint spread_bits(uint bits) {
+  uint result = 0;
+  [[unroll]] for (uint j = 0; j < 8; j++) {
+    uint four = (bits >> (4 * j)) & 15u;
+    result |= ((four * 0x00204081u) & 0x01010101u) << j;
+  }
+  return result;
+}
+
 // Destination row of a row: pairs of a head's rotated elements, stored in halves, become neighbours.
 uint ordered_row(uint row) {
   if (push.pair_head_size == 0) return row;

@@ -1,0 +1,25 @@
+// f32: plane0 holds the weights as they are, 4 to a chunk of 16 bytes.
+#define CHUNK 4u
+#define PLANE0 Quads
+#define BLOCK 4u
+#define BLOCK_BYTES 16u
+
+#ifdef FORMAT_KERNEL
+struct Chunk {
+  uvec4 words;
+};
+
+Chunk load_chunk(uint index) {
+  return Chunk(push.weights.plane0.at[index]);
+}
+
+void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
+  w[0] = uintBitsToFloat(chunk.words);
+}
+#endif
+
+#ifdef FORMAT_REPACK
+void repack_block(uint source, uint block) {
+  [[unroll]] for (uint j = 0; j < 4; j++) push.plane0.at[4 * block + j] = source_word(source + 4 * j);
+}
+#endif

@@ -1,0 +1,55 @@
+// q2_k: file blocks of 256 weights, 84 bytes: 16 bytes of scale (low nibble) and minimum (high), 64 bytes of bit
+// pairs, scale and minimum of those (halves); w = q * scale - minimum in each 16 weights.
+// plane0: 8 bytes for 32 weights; bit pair i of byte b of word h is weight 16h + 4i + b. plane1: the 16 bytes of
+// scales. plane2: the two halves.
+#define CHUNK 32u
+#define PLANE0 Pairs
+#define PLANE1 Words
+#define PLANE2 Words
+#define BLOCK 256u
+#define BLOCK_BYTES 84u
+
+#ifdef FORMAT_KERNEL
+struct Chunk {
+  uvec2 quants;
+  uint scales;
+  uint scale_of_scales;
+};
+
+Chunk load_chunk(uint index) {
+  return Chunk(
+      push.weights.plane0.at[index], push.weights.plane1.at[index / 2] >> (16 * (index & 1u)),
+      push.weights.plane2.at[index / 8]);
+}
+
+void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
+  vec2 unit = unpackHalf2x16(chunk.scale_of_scales);
+  [[unroll]] for (uint h = 0; h < 2; h++) {
+    uint packed = chunk.scales >> (8 * h);
+    float scale = unit.x * float(packed & 15u);
+    float minimum = unit.y * float((packed >> 4) & 15u);
+    [[unroll]] for (uint i = 0; i < 4; i++) {
+      w[4 * h + i] =
+          fma(bytes_to_floats((chunk.quants[h] >> (2 * i)) & 0x03030303u), vec4(scale), vec4(-minimum));
+    }
+  }
+}
+#endif
+
+#ifdef FORMAT_REPACK
+void repack_block(uint source, uint block) {
+  // For each 128 weights 32 bytes, bit pair c of byte b belongs to weight b of the c-th 32.
+  for (uint chunk = 0; chunk < 8; chunk++) {
+    [[unroll]] for (uint h = 0; h < 2; h++) {
+      uint word = 0;
+      [[unroll]] for (uint j = 0; j < 4; j++) {
+        uint bits = source_word(source + 16 + 32 * (chunk / 4) + 16 * h + 4 * j) >> (2 * (chunk & 3u));
+        word |= (bits & 0x03030303u) << (2 * j);
+      }
+      push.plane0.at[(8 * block + chunk) * 2 + h] = word;
+    }
+  }
+  [[unroll]] for (uint j = 0; j < 4; j++) push.plane1.at[4 * block + j] = source_word(source + 4 * j);
+  push.plane2.at[block] = source_word(source + 80);
+}
+#endif

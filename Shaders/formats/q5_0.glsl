@@ -1,0 +1,46 @@
+// q5_0: file blocks of 32 weights, 22 bytes: scale (half), 32 high bits, 16 bytes of nibbles; w = (q - 16) * scale.
+// plane0: nibbles as in q4_0. plane1: a word a block, bit j of byte b is the high bit of weight 4j + b. plane2: scales.
+#define CHUNK 32u
+#define PLANE0 Quads
+#define PLANE1 Words
+#define PLANE2 Words
+#define BLOCK 32u
+#define BLOCK_BYTES 22u
+
+#ifdef FORMAT_KERNEL
+struct Chunk {
+  uvec4 quants;
+  uint high;
+  float scale;
+};
+
+Chunk load_chunk(uint index) {
+  return Chunk(
+      push.weights.plane0.at[index], push.weights.plane1.at[index],
+      half_of_word(push.weights.plane2.at[index / 2], index));
+}
+
+// The fifth bits of weights 4j to 4j + 3, each in place above its nibble.
+uint high_bits(uint word, uint j) {
+  return ((word >> j) & 0x01010101u) << 4;
+}
+
+void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
+  vec4 scale = vec4(chunk.scale);
+  vec4 minimum = vec4(-16 * chunk.scale);
+  [[unroll]] for (uint j = 0; j < 4; j++) {
+    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | high_bits(chunk.high, j);
+    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | high_bits(chunk.high, j + 4);
+    w[j] = fma(bytes_to_floats(low), scale, minimum);
+    w[j + 4] = fma(bytes_to_floats(high), scale, minimum);
+  }
+}
+#endif
+
+#ifdef FORMAT_REPACK
+void repack_block(uint source, uint block) {
+  [[unroll]] for (uint j = 0; j < 4; j++) push.plane0.at[4 * block + j] = source_word(source + 6 + 4 * j);
+  push.plane1.at[block] = spread_bits(source_word(source + 2));
+  atomicOr(push.plane2.at[block / 2], source_half(source) << (16 * (block & 1u)));
+}
+#endif
