@@ -82,6 +82,21 @@ import Testing
     }
   }
 
+  @Test func aSourceWithoutTheTensorIsRefused() throws {
+    let source = RandomTensorSource(
+      tensors: [try #require(TensorInfo(name: "a", shape: [8], type: .f32))], seed: 1)
+    try withTemporaryFolder { folder in
+      for wanted in [("a", [16]), ("b", [8])] {
+        var writer = GGUFWriter()
+        writer.add(try #require(TensorInfo(name: wanted.0, shape: wanted.1, type: .f32)))
+        let error = #expect(throws: ModelFileError.self) {
+          try writer.write(to: "\(folder)/a.gguf", from: source)
+        }
+        #expect(error?.reason == "there are no weights for tensor '\(wanted.0)'")
+      }
+    }
+  }
+
   @Test func aFolderThatIsNotThere() {
     let error = #expect(throws: ModelFileError.self) {
       try GGUFWriter().write(to: "/nowhere/a.gguf") { _, _ in }
