@@ -46,12 +46,12 @@ package final class Buffer: Sendable {
   init(context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String) throws(VulkanError) {
     let subject = "buffer '\(label)' of \(byteCount) bytes"
     guard byteCount > 0 else {
-      throw VulkanError(kind: .unsupported, description: "\(subject) on \(context.name): it must have a positive size")
+      throw VulkanError(
+        kind: .unsupported, description: "\(subject) on \(context.name): it must have a positive size")
     }
     // Whole 16-byte words, so that copies and fills of the last few bytes are legal.
-    let (padded, overflow) = byteCount.addingReportingOverflow(15)
-    let size = UInt64(padded) & ~15
-    guard !overflow, size <= context.physical.capabilities.maxBufferBytes else {
+    let size = (UInt64(byteCount) + 15) & ~15
+    guard size <= context.physical.capabilities.maxBufferBytes else {
       throw VulkanError(
         kind: .unsupported,
         description: "\(subject) on \(context.name): the largest buffer has "
@@ -72,7 +72,8 @@ package final class Buffer: Sendable {
     var mapped: UnsafeMutableRawPointer?
     do throws(VulkanError) {
       try context.check(
-        functions.pointee.vkBindBufferMemory(context.handle, handle, allocation.memory, 0), "vkBindBufferMemory",
+        functions.pointee.vkBindBufferMemory(context.handle, handle, allocation.memory, 0),
+        "vkBindBufferMemory",
         subject)
       if kind != .device {
         try context.check(
@@ -124,7 +125,9 @@ package final class Buffer: Sendable {
       return context.functions.pointee.vkCreateBuffer(context.handle, &info, nil, &handle)
     }
     try context.check(result, "vkCreateBuffer", subject)
-    guard let handle else { throw VulkanError(VK_ERROR_UNKNOWN, "vkCreateBuffer", device: context.name, subject) }
+    guard let handle else {
+      throw VulkanError(VK_ERROR_UNKNOWN, "vkCreateBuffer", device: context.name, subject)
+    }
     return handle
   }
 
@@ -139,7 +142,9 @@ package final class Buffer: Sendable {
     do throws(VulkanError) {
       return try allocateStrictly(context, requirements, kind, subject)
     } catch {
-      guard kind == .mappedDevice, error.kind == .outOfDeviceMemory || error.kind == .unsupported else { throw error }
+      guard kind == .mappedDevice, error.kind == .outOfDeviceMemory || error.kind == .unsupported else {
+        throw error
+      }
       return try allocateStrictly(context, requirements, .upload, subject)
     }
   }
@@ -149,7 +154,8 @@ package final class Buffer: Sendable {
   ) throws(VulkanError) -> Allocation {
     guard let index = memoryType(for: kind, allowed: requirements.memoryTypeBits, of: context.physical) else {
       throw VulkanError(
-        kind: .unsupported, description: "\(subject) on \(context.name): the device has no \(kind) memory for it")
+        kind: .unsupported,
+        description: "\(subject) on \(context.name): the device has no \(kind) memory for it")
     }
     let type = context.physical.memoryTypes[index]
     // Some drivers would accept more than there is, and fail much later.
@@ -172,7 +178,9 @@ package final class Buffer: Sendable {
       return context.functions.pointee.vkAllocateMemory(context.handle, &info, nil, &memory)
     }
     try context.check(result, "vkAllocateMemory", subject)
-    guard let memory else { throw VulkanError(VK_ERROR_UNKNOWN, "vkAllocateMemory", device: context.name, subject) }
+    guard let memory else {
+      throw VulkanError(VK_ERROR_UNKNOWN, "vkAllocateMemory", device: context.name, subject)
+    }
     return Allocation(memory: memory, isDeviceLocal: type.heapIsDeviceLocal)
   }
 
@@ -189,7 +197,8 @@ package final class Buffer: Sendable {
     }
     var best: Int?
     for (index, type) in device.memoryTypes.enumerated() {
-      guard allowed & (1 << UInt32(index)) != 0, type.flags & required == required, type.flags & ~known == 0 else {
+      guard allowed & (1 << UInt32(index)) != 0, type.flags & required == required, type.flags & ~known == 0
+      else {
         continue
       }
       if let current = best, score(type.flags) <= score(device.memoryTypes[current].flags) { continue }

@@ -143,7 +143,8 @@ struct CapabilityQuery {
     let vulkan13 = features.vulkan13.pointee
     let compute = VK_SHADER_STAGE_COMPUTE_BIT.rawValue
     capabilities.canPinSubgroupSize =
-      on(vulkan13.subgroupSizeControl) && properties.vulkan13.pointee.requiredSubgroupSizeStages & compute != 0
+      on(vulkan13.subgroupSizeControl)
+      && properties.vulkan13.pointee.requiredSubgroupSizeStages & compute != 0
     capabilities.canRequireFullSubgroups = on(vulkan13.computeFullSubgroups)
     capabilities.subgroupUniformControlFlow =
       on(features.subgroupUniformControlFlow?.pointee.shaderSubgroupUniformControlFlow)
@@ -155,7 +156,8 @@ struct CapabilityQuery {
     capabilities.storage8 = on(vulkan12.storageBuffer8BitAccess)
     capabilities.storage16 = on(vulkan11.storageBuffer16BitAccess)
     capabilities.scalarBlockLayout = on(vulkan12.scalarBlockLayout)
-    capabilities.vulkanMemoryModel = on(vulkan12.vulkanMemoryModel) && on(vulkan12.vulkanMemoryModelDeviceScope)
+    capabilities.vulkanMemoryModel =
+      on(vulkan12.vulkanMemoryModel) && on(vulkan12.vulkanMemoryModelDeviceScope)
     capabilities.integerDotProductSupported = on(vulkan13.shaderIntegerDotProduct)
     capabilities.integerDotProduct =
       on(vulkan13.shaderIntegerDotProduct)
@@ -194,7 +196,9 @@ struct CapabilityQuery {
 
   /// Shapes with a component type that this runtime does not know are left out.
   private func cooperativeMatrixShapes() -> [CooperativeMatrixShape] {
-    guard let function = functions.pointee.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR else { return [] }
+    guard let function = functions.pointee.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR else {
+      return []
+    }
     var blank = VkCooperativeMatrixPropertiesKHR()
     blank.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR
     let (list, _) = enumerate(blank) { count, elements in function(handle, &count, elements) }

@@ -59,7 +59,7 @@ package final class CommandBuffer: @unchecked Sendable {
   /// Starts a recording and forgets the one before. Throws while the device may still be running that.
   package func begin() throws(VulkanError) {
     let submission = state.withLock { $0.submission }
-    guard try submission == 0 || queueFinished.value >= submission else {
+    if submission > 0, try queueFinished.value < submission {
       throw VulkanError(
         kind: .unsupported, description: "a command buffer was recorded again while \(context.name) runs it")
     }
@@ -81,7 +81,8 @@ package final class CommandBuffer: @unchecked Sendable {
   /// Ends the recording. Throws the first thing that was wrong in it; the buffer then cannot be submitted.
   package func end() throws(VulkanError) {
     guard state.withLock({ $0.phase }) == .recording else {
-      throw VulkanError(kind: .unsupported, description: "end() of a command buffer that is not being recorded")
+      throw VulkanError(
+        kind: .unsupported, description: "end() of a command buffer that is not being recorded")
     }
     state.withLock { $0.phase = .empty }
     try context.check(context.functions.pointee.vkEndCommandBuffer(handle), "vkEndCommandBuffer")
@@ -124,7 +125,8 @@ package final class CommandBuffer: @unchecked Sendable {
     guard
       record(
         groups.0 > 0 && groups.1 > 0 && groups.2 > 0 && groups.0 <= limits[0] && groups.1 <= limits[1]
-          && groups.2 <= limits[2], "\(groups) workgroups of \(pipeline.name), where 1 to \(limits) are possible"),
+          && groups.2 <= limits[2],
+        "\(groups) workgroups of \(pipeline.name), where 1 to \(limits) are possible"),
       record(
         MemoryLayout<Constants>.size == pipeline.pushConstantBytes,
         "\(MemoryLayout<Constants>.size) bytes of push constants for \(pipeline.name), "
@@ -184,7 +186,8 @@ package final class CommandBuffer: @unchecked Sendable {
     guard
       record(
         buffer.contains(offset: offset, byteCount: byteCount) && offset % 4 == 0 && byteCount % 4 == 0,
-        "a fill of \(byteCount) bytes of \(buffer.label) at \(offset): beyond its end, or not whole 32-bit words")
+        "a fill of \(byteCount) bytes of \(buffer.label) at \(offset): beyond its end, or not whole 32-bit words"
+      )
     else { return }
     guard byteCount > 0 else { return }
     keepAlive([buffer])
@@ -221,7 +224,8 @@ package final class CommandBuffer: @unchecked Sendable {
   }
 
   private func recordBarrier(
-    from source: (VkPipelineStageFlags2, VkAccessFlags2), to destination: (VkPipelineStageFlags2, VkAccessFlags2)
+    from source: (VkPipelineStageFlags2, VkAccessFlags2),
+    to destination: (VkPipelineStageFlags2, VkAccessFlags2)
   ) {
     guard record(true, "a barrier") else { return }
     var barrier = VkMemoryBarrier2()
@@ -246,7 +250,8 @@ package final class CommandBuffer: @unchecked Sendable {
     if recording && allowed { return true }
     failure = VulkanError(
       kind: .unsupported,
-      description: "cannot record \(what()) on \(context.name)" + (recording ? "" : ": begin() was not called"))
+      description: "cannot record \(what()) on \(context.name)"
+        + (recording ? "" : ": begin() was not called"))
     return false
   }
 }

@@ -91,7 +91,9 @@ final class DeviceContext: Sendable {
 
   /// Names an object for the validation layer's messages.
   func label(_ object: OpaquePointer, type: VkObjectType, _ label: String) {
-    guard physical.instance.validates, let setName = functions.pointee.vkSetDebugUtilsObjectNameEXT else { return }
+    guard physical.instance.validates, let setName = functions.pointee.vkSetDebugUtilsObjectNameEXT else {
+      return
+    }
     label.withCString { text in
       var info = VkDebugUtilsObjectNameInfoEXT()
       info.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT

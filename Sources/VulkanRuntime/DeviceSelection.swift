@@ -15,7 +15,9 @@ package enum DeviceSelection {
 
   /// The device with index `spec`, or the best whose name contains `spec` in any case; nil takes the best of all.
   /// Throws `.noDevice` if none fits and `.unsupported` if the one meant cannot be used.
-  package static func select(spec: String?, from devices: [PhysicalDevice]) throws(VulkanError) -> PhysicalDevice {
+  package static func select(spec: String?, from devices: [PhysicalDevice]) throws(VulkanError)
+    -> PhysicalDevice
+  {
     guard !devices.isEmpty else {
       throw VulkanError(
         kind: .noDevice,
@@ -37,7 +39,8 @@ package enum DeviceSelection {
       throw VulkanError(kind: .noDevice, description: "no device fits '\(spec ?? "")'; there are: \(list)")
     }
     if let reason = chosen.unsupportedReason {
-      throw VulkanError(kind: .unsupported, description: "device \(chosen.index) (\(chosen.name)) cannot be used: \(reason)")
+      throw VulkanError(
+        kind: .unsupported, description: "device \(chosen.index) (\(chosen.name)) cannot be used: \(reason)")
     }
     return chosen
   }

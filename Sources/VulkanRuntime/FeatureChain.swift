@@ -81,7 +81,8 @@ struct FeatureChain {
     self.init(extensions: device.extensions)
     enable([\.shaderInt16, \.shaderInt64, \.shaderFloat64], of: supported)
     enable(
-      [\.storageBuffer16BitAccess, \.uniformAndStorageBuffer16BitAccess], in: vulkan11, from: supported.vulkan11)
+      [\.storageBuffer16BitAccess, \.uniformAndStorageBuffer16BitAccess], in: vulkan11,
+      from: supported.vulkan11)
     enable(
       [
         \.bufferDeviceAddress, \.timelineSemaphore, \.shaderFloat16, \.shaderInt8, \.storageBuffer8BitAccess,
@@ -100,7 +101,8 @@ struct FeatureChain {
     enable([\.cooperativeMatrix], in: cooperativeMatrix, from: supported.cooperativeMatrix)
     enable(
       [
-        \.cooperativeMatrixWorkgroupScope, \.cooperativeMatrixFlexibleDimensions, \.cooperativeMatrixReductions,
+        \.cooperativeMatrixWorkgroupScope, \.cooperativeMatrixFlexibleDimensions,
+        \.cooperativeMatrixReductions,
         \.cooperativeMatrixConversions, \.cooperativeMatrixPerElementOperations,
         \.cooperativeMatrixTensorAddressing, \.cooperativeMatrixBlockLoads,
       ], in: cooperativeMatrix2, from: supported.cooperativeMatrix2)
@@ -117,7 +119,9 @@ struct FeatureChain {
     for feature in features { target.pointee[keyPath: feature] = source.pointee[keyPath: feature] }
   }
 
-  private func enable(_ features: [WritableKeyPath<VkPhysicalDeviceFeatures, VkBool32>], of supported: FeatureChain) {
+  private func enable(
+    _ features: [WritableKeyPath<VkPhysicalDeviceFeatures, VkBool32>], of supported: FeatureChain
+  ) {
     for feature in features {
       core.pointee.features[keyPath: feature] = supported.core.pointee.features[keyPath: feature]
     }
@@ -133,7 +137,8 @@ struct PropertyChain {
   let externalMemoryHost: UnsafeMutablePointer<VkPhysicalDeviceExternalMemoryHostPropertiesEXT>?
 
   init(
-    of device: VkPhysicalDevice, functions: UnsafeMutablePointer<VulkanInstanceFunctions>, extensions: Set<String>
+    of device: VkPhysicalDevice, functions: UnsafeMutablePointer<VulkanInstanceFunctions>,
+    extensions: Set<String>
   ) {
     var properties = VkPhysicalDeviceProperties2()
     properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2

@@ -56,11 +56,14 @@ extension Device {
       workgroup.z <= limits.maxWorkgroupSize[2], invocations <= limits.maxWorkgroupInvocations
     else {
       throw unsupported(
-        "its workgroup of \(invocations) invocations is larger than the device's \(limits.maxWorkgroupInvocations)")
+        "its workgroup of \(invocations) invocations is larger than the device's \(limits.maxWorkgroupInvocations)"
+      )
     }
-    guard pushConstantBytes >= 0, pushConstantBytes % 4 == 0, pushConstantBytes <= limits.maxPushConstantBytes else {
+    guard pushConstantBytes >= 0, pushConstantBytes % 4 == 0, pushConstantBytes <= limits.maxPushConstantBytes
+    else {
       throw unsupported(
-        "\(pushConstantBytes) bytes of push constants, where multiples of 4 up to \(limits.maxPushConstantBytes) are possible")
+        "\(pushConstantBytes) bytes of push constants, where multiples of 4 up to \(limits.maxPushConstantBytes) are possible"
+      )
     }
     var pinned: UInt32?
     if let subgroupSize {
@@ -71,11 +74,13 @@ extension Device {
         else {
           throw unsupported(
             "\(invocations) invocations in subgroups of \(subgroupSize), where the device has subgroups "
-              + "of \(limits.minSubgroupSize) to \(limits.maxSubgroupSize), at most \(limits.maxWorkgroupSubgroups)")
+              + "of \(limits.minSubgroupSize) to \(limits.maxSubgroupSize), at most \(limits.maxWorkgroupSubgroups)"
+          )
         }
         pinned = UInt32(subgroupSize)
       } else if subgroupSize != limits.subgroupSize {
-        throw unsupported("subgroups of \(subgroupSize), where the device's have \(limits.subgroupSize) invocations")
+        throw unsupported(
+          "subgroups of \(subgroupSize), where the device's have \(limits.subgroupSize) invocations")
       }
     }
     let layout = try layouts.layout(pushConstantBytes: pushConstantBytes)
@@ -90,7 +95,8 @@ extension Device {
   }
 
   private func compile(
-    _ name: String, _ spirv: [UInt32], _ specialization: [UInt32], layout: PipelineLayout, subgroupSize: UInt32?,
+    _ name: String, _ spirv: [UInt32], _ specialization: [UInt32], layout: PipelineLayout,
+    subgroupSize: UInt32?,
     fullSubgroups: Bool
   ) throws(VulkanError) -> VkPipeline {
     let functions = context.functions
@@ -171,7 +177,9 @@ final class PipelineLayout: Sendable {
       return context.functions.pointee.vkCreatePipelineLayout(context.handle, &info, nil, &created)
     }
     try context.check(result, "vkCreatePipelineLayout")
-    guard let created else { throw VulkanError(VK_ERROR_UNKNOWN, "vkCreatePipelineLayout", device: context.name) }
+    guard let created else {
+      throw VulkanError(VK_ERROR_UNKNOWN, "vkCreatePipelineLayout", device: context.name)
+    }
     self.context = context
     handle = created
   }

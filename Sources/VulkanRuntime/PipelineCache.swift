@@ -32,7 +32,9 @@ final class PipelineCache: Sendable {
     var result = create(kept)
     if result != VK_SUCCESS, !kept.isEmpty { result = create([]) }
     try context.check(result, "vkCreatePipelineCache")
-    guard let created else { throw VulkanError(VK_ERROR_UNKNOWN, "vkCreatePipelineCache", device: context.name) }
+    guard let created else {
+      throw VulkanError(VK_ERROR_UNKNOWN, "vkCreatePipelineCache", device: context.name)
+    }
     self.context = context
     handle = created
   }
@@ -47,7 +49,8 @@ final class PipelineCache: Sendable {
     while true {
       var size = 0
       try context.check(
-        context.functions.pointee.vkGetPipelineCacheData(context.handle, handle, &size, nil), "vkGetPipelineCacheData")
+        context.functions.pointee.vkGetPipelineCacheData(context.handle, handle, &size, nil),
+        "vkGetPipelineCacheData")
       var bytes = [UInt8](repeating: 0, count: size)
       let result = bytes.withUnsafeMutableBytes { buffer in
         context.functions.pointee.vkGetPipelineCacheData(context.handle, handle, &size, buffer.baseAddress)
@@ -70,7 +73,8 @@ extension Device {
     let file = PipelineCacheFile.file(payload: try pipelineCache.data())
     if let reason = replaceFile(path, with: file) {
       throw VulkanError(
-        kind: .cacheFile, description: "cannot write the pipeline cache \(path): \(reason); check the folder's permissions")
+        kind: .cacheFile,
+        description: "cannot write the pipeline cache \(path): \(reason); check the folder's permissions")
     }
   }
 }
@@ -88,7 +92,9 @@ enum PipelineCacheFile {
   static func payload(of file: [UInt8]) -> [UInt8]? {
     guard file.count >= headerBytes, Array(file.prefix(8)) == magic else { return nil }
     let payload = file[headerBytes...]
-    guard Array(file[8..<16]) == bytes(UInt64(payload.count)), Array(file[16..<24]) == bytes(checksum(payload)) else {
+    guard Array(file[8..<16]) == bytes(UInt64(payload.count)),
+      Array(file[16..<24]) == bytes(checksum(payload))
+    else {
       return nil
     }
     return Array(payload)
@@ -116,7 +122,9 @@ private func readFile(_ path: String) -> [UInt8]? {
   var contents = [UInt8](repeating: 0, count: Int(status.st_size))
   var length = 0
   while length < contents.count {
-    let count = contents.withUnsafeMutableBytes { read(descriptor, $0.baseAddress! + length, $0.count - length) }
+    let count = contents.withUnsafeMutableBytes {
+      read(descriptor, $0.baseAddress! + length, $0.count - length)
+    }
     guard count > 0 else { return nil }
     length += count
   }
@@ -129,7 +137,9 @@ private func replaceFile(_ path: String, with contents: [UInt8]) -> String? {
   let directory = path.split(separator: "/", omittingEmptySubsequences: false).dropLast()
   for depth in directory.indices {
     let parent = directory[...depth].joined(separator: "/")
-    if !parent.isEmpty, mkdir(parent, 0o700) != 0, errno != EEXIST, access(parent, F_OK) != 0 { return reason() }
+    if !parent.isEmpty, mkdir(parent, 0o700) != 0, errno != EEXIST, access(parent, F_OK) != 0 {
+      return reason()
+    }
   }
   var temporary = Array((path + ".XXXXXX").utf8CString)
   let descriptor = mkstemp(&temporary)

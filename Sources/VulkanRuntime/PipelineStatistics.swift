@@ -8,7 +8,8 @@ extension Device {
   package func executableStatistics(
     of pipeline: Pipeline
   ) throws(VulkanError) -> [(executable: String, statistic: String, value: Double)] {
-    guard capturesStatistics, let propertiesFunction = context.functions.pointee.vkGetPipelineExecutablePropertiesKHR,
+    guard capturesStatistics,
+      let propertiesFunction = context.functions.pointee.vkGetPipelineExecutablePropertiesKHR,
       let statisticsFunction = context.functions.pointee.vkGetPipelineExecutableStatisticsKHR
     else { return [] }
     var info = VkPipelineInfoKHR()

@@ -51,7 +51,8 @@ package final class Queue: Sendable {
     for commandBuffer in commandBuffers {
       guard commandBuffer.queueFinished === finished else {
         throw VulkanError(
-          kind: .unsupported, description: "a command buffer made for another queue was submitted to \(context.name)")
+          kind: .unsupported,
+          description: "a command buffer made for another queue was submitted to \(context.name)")
       }
     }
     reclaim()
@@ -109,7 +110,8 @@ package final class Queue: Sendable {
     withExtendedLifetime(done) {}
   }
 
-  private static func semaphoreInfo(_ semaphore: TimelineSemaphore, _ value: UInt64) -> VkSemaphoreSubmitInfo {
+  private static func semaphoreInfo(_ semaphore: TimelineSemaphore, _ value: UInt64) -> VkSemaphoreSubmitInfo
+  {
     var info = VkSemaphoreSubmitInfo()
     info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO
     info.semaphore = semaphore.handle

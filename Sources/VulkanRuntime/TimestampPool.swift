@@ -8,7 +8,8 @@ package final class TimestampPool: Sendable {
 
   init(context: DeviceContext, count: Int) throws(VulkanError) {
     guard context.physical.capabilities.timestampBits > 0 else {
-      throw VulkanError(kind: .unsupported, description: "\(context.name) has no timestamps on its compute queue")
+      throw VulkanError(
+        kind: .unsupported, description: "\(context.name) has no timestamps on its compute queue")
     }
     guard let size = UInt32(exactly: count), size > 0 else {
       throw VulkanError(kind: .unsupported, description: "a pool of \(count) timestamps on \(context.name)")

@@ -45,22 +45,27 @@ extension VulkanError {
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
       self.init(
         kind: .outOfDeviceMemory,
-        description: line("out of device memory; close other users of the device or use a smaller model or context"))
+        description: line(
+          "out of device memory; close other users of the device or use a smaller model or context"))
     case VK_ERROR_OUT_OF_HOST_MEMORY:
       self.init(
-        kind: .outOfHostMemory, description: line("out of host memory; close other programs or use a smaller model"))
+        kind: .outOfHostMemory,
+        description: line("out of host memory; close other programs or use a smaller model"))
     case VK_ERROR_DEVICE_LOST:
       self.init(
         kind: .deviceLost,
-        description: line("the device was lost (reset, hang or crash of its driver); see the kernel log and try again"))
+        description: line(
+          "the device was lost (reset, hang or crash of its driver); see the kernel log and try again"))
     case VK_ERROR_INCOMPATIBLE_DRIVER:
       self.init(
         kind: .noDevice,
-        description: line("no usable Vulkan driver; install the GPU's driver, or mesa-vulkan-drivers for a CPU driver"))
+        description: line(
+          "no usable Vulkan driver; install the GPU's driver, or mesa-vulkan-drivers for a CPU driver"))
     case VK_ERROR_INITIALIZATION_FAILED:
       self.init(
         kind: .failed(result.rawValue),
-        description: line("initialisation failed; check the driver with vulkaninfo and the access to /dev/dri"))
+        description: line(
+          "initialisation failed; check the driver with vulkaninfo and the access to /dev/dri"))
     case VK_ERROR_FEATURE_NOT_PRESENT, VK_ERROR_EXTENSION_NOT_PRESENT, VK_ERROR_LAYER_NOT_PRESENT,
       VK_ERROR_FORMAT_NOT_SUPPORTED:
       self.init(kind: .unsupported, description: line("\(result.name); update the driver"))

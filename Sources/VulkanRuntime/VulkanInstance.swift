@@ -55,7 +55,8 @@ final class InstanceContext: Sendable {
     defer { global.deallocate() }
     if let missing = vulkan_load_global_functions(getProcAddress, global) {
       throw VulkanError(
-        kind: .noLoader, description: "libvulkan.so.1 lacks \(String(cString: missing)); install a newer libvulkan1")
+        kind: .noLoader,
+        description: "libvulkan.so.1 lacks \(String(cString: missing)); install a newer libvulkan1")
     }
 
     let messages = ValidationMessages()
@@ -105,7 +106,8 @@ final class InstanceContext: Sendable {
       let why = reason.map { String(cString: $0) } ?? "unknown reason"
       throw VulkanError(
         kind: .noLoader,
-        description: "no Vulkan loader on this machine (\(why)); install libvulkan1 and the GPU's Vulkan driver")
+        description:
+          "no Vulkan loader on this machine (\(why)); install libvulkan1 and the GPU's Vulkan driver")
     }
     return getProcAddress
   }
@@ -119,8 +121,10 @@ final class InstanceContext: Sendable {
 
   private static func create(
     applicationName: String, messenger: VkDebugUtilsMessengerCreateInfoEXT?,
-    create: (UnsafePointer<VkInstanceCreateInfo>?, UnsafePointer<VkAllocationCallbacks>?,
-      UnsafeMutablePointer<VkInstance?>?) -> VkResult,
+    create: (
+      UnsafePointer<VkInstanceCreateInfo>?, UnsafePointer<VkAllocationCallbacks>?,
+      UnsafeMutablePointer<VkInstance?>?
+    ) -> VkResult,
     instance: inout VkInstance?
   ) -> VkResult {
     let chain = StructureChain()
@@ -152,7 +156,8 @@ final class InstanceContext: Sendable {
     var info = VkDebugUtilsMessengerCreateInfoEXT()
     info.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT
     info.messageSeverity =
-      VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT.rawValue | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT.rawValue
+      VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT.rawValue
+      | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT.rawValue
     info.messageType =
       VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT.rawValue
       | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT.rawValue
@@ -163,7 +168,8 @@ final class InstanceContext: Sendable {
         Unmanaged<ValidationMessages>.fromOpaque(user).takeUnretainedValue().count.add(1, ordering: .relaxed)
       }
       if let message = data?.pointee.pMessage {
-        fputs("vulkan validation: \(String(cString: message))\n", stderr)
+        let line = "vulkan validation: \(String(cString: message))\n"
+        _ = line.withCString { write(STDERR_FILENO, $0, strlen($0)) }
       }
       return VkBool32(VK_FALSE)
     }

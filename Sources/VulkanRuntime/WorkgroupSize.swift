@@ -13,11 +13,13 @@ func workgroupSize(of words: [UInt32], specialization: [UInt32]) -> (x: Int, y: 
   var composites: [UInt32: [UInt32]] = [:]
 
   var position = 5
+  var lastOperation: UInt32 = 0
   while position < words.count {
     let length = Int(words[position] >> 16)
     guard length > 0, position + length <= words.count else { return nil }
     let operands = Array(words[position + 1..<position + length])
-    switch (words[position] & 0xffff, operands.count) {
+    lastOperation = words[position] & 0xffff
+    switch (lastOperation, operands.count) {
     case (16, 5) where operands[1] == 17:  // OpExecutionMode, LocalSize
       literal = literal ?? Array(operands[2...])
     case (331, 5) where operands[1] == 38:  // OpExecutionModeId, LocalSizeId
@@ -40,6 +42,8 @@ func workgroupSize(of words: [UInt32], specialization: [UInt32]) -> (x: Int, y: 
     position += length
   }
 
+  // OpFunctionEnd: every module ends with a function.
+  guard lastOperation == 56 else { return nil }
   // The built-in constant wins over the execution mode.
   var sizes = literal
   if let ids = workgroupSizeConstant.flatMap({ composites[$0] }) ?? identified {
