@@ -24,6 +24,7 @@ package final class CommandBuffer: @unchecked Sendable {
   private var used: [ObjectIdentifier: AnyObject] = [:]
 
   init(context: DeviceContext, queue: Queue, reusable: Bool) throws(VulkanError) {
+    queueFinished = try queue.finished()
     var poolInfo = VkCommandPoolCreateInfo()
     poolInfo.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO
     poolInfo.flags = reusable ? 0 : VK_COMMAND_POOL_CREATE_TRANSIENT_BIT.rawValue
@@ -48,7 +49,6 @@ package final class CommandBuffer: @unchecked Sendable {
     self.pool = pool
     self.reusable = reusable
     handle = allocated
-    queueFinished = queue.finished
     computes = queue.computes
   }
 

@@ -7,12 +7,11 @@ package final class Queue: Sendable {
   let family: UInt32
   /// Whether it runs dispatches, and not only copies.
   let computes: Bool
-  /// Counts finished submissions.
-  let finished: TimelineSemaphore
   nonisolated(unsafe) private let handle: VkQueue
   private let state = Mutex(State())
 
   private struct State: Sendable {
+    var finished: TimelineSemaphore?
     var submissionCount: UInt64 = 0
     /// What the device may still be using, oldest first.
     var running: [Submission] = []
@@ -32,12 +31,22 @@ package final class Queue: Sendable {
     self.family = family
     self.computes = computes
     self.handle = handle
-    finished = try TimelineSemaphore(context: context)
   }
 
   deinit {
     // What still runs uses objects that die with this one. An error (a lost device) leaves nothing running.
     _ = context.functions.pointee.vkQueueWaitIdle(handle)
+  }
+
+  /// Counts finished submissions. Made when first asked for: a driver that only compiles, without hardware behind
+  /// it, has no semaphores, and its devices can be opened to see what it makes of a kernel.
+  func finished() throws(VulkanError) -> TimelineSemaphore {
+    try state.withLock { state throws(VulkanError) in
+      if let finished = state.finished { return finished }
+      let finished = try TimelineSemaphore(context: context)
+      state.finished = finished
+      return finished
+    }
   }
 
   /// Hands recorded commands to the device and returns at once. They start when every `wait` semaphore has got to
@@ -48,6 +57,7 @@ package final class Queue: Sendable {
     _ commandBuffers: [CommandBuffer], wait: [(TimelineSemaphore, UInt64)] = [],
     signal: [(TimelineSemaphore, UInt64)] = []
   ) throws(VulkanError) {
+    let finished = try finished()
     for commandBuffer in commandBuffers {
       guard commandBuffer.queueFinished === finished else {
         throw VulkanError(
@@ -92,15 +102,17 @@ package final class Queue: Sendable {
 
   /// Waits until all that was submitted is done.
   package func waitIdle() throws(VulkanError) {
-    let result = state.withLock { _ in context.functions.pointee.vkQueueWaitIdle(handle) }
-    try context.check(result, "vkQueueWaitIdle")
+    // Not vkQueueWaitIdle, during which no other thread may submit.
+    let (finished, count) = state.withLock { ($0.finished, $0.submissionCount) }
+    guard let finished else { return }
+    _ = try finished.wait(for: count)
     reclaim()
   }
 
   /// Lets go of what finished submissions held.
   func reclaim() {
     // An error here is a lost device; the next submission or wait reports it.
-    guard let count = try? finished.value else { return }
+    guard let finished = state.withLock(\.finished), let count = try? finished.value else { return }
     let done = state.withLock { state in
       let done = state.running.prefix { $0.number <= count }
       state.running.removeFirst(done.count)

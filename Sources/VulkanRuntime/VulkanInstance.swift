@@ -61,6 +61,13 @@ final class InstanceContext: Sendable {
 
     let messages = ValidationMessages()
     let validates = Self.validationIsAskedFor()
+    // The loader passes over a layer that it does not find, and the silence would be taken for praise.
+    if validates, !Self.hasValidationLayer(global) {
+      throw VulkanError(
+        kind: .unsupported,
+        description: "the environment asks for a Vulkan validation layer and none is installed; "
+          + "install vulkan-validationlayers, or unset VK_INSTANCE_LAYERS and VK_LOADER_LAYERS_ENABLE")
+    }
     var created: VkInstance?
     let result = Self.create(
       applicationName: applicationName, messenger: validates ? Self.messengerInfo(messages) : nil,
@@ -117,6 +124,12 @@ final class InstanceContext: Sendable {
       guard let value = getenv(variable) else { return false }
       return String(cString: value).lowercased().contains("validation")
     }
+  }
+
+  private static func hasValidationLayer(_ global: UnsafeMutablePointer<VulkanGlobalFunctions>) -> Bool {
+    enumerate(VkLayerProperties()) { count, elements in
+      global.pointee.vkEnumerateInstanceLayerProperties(&count, elements)
+    }.elements.contains { String(vulkanArray: $0.layerName).lowercased().contains("validation") }
   }
 
   private static func create(

@@ -1,7 +1,7 @@
 import Testing
 import VulkanRuntime
 
-@Suite(.enabled(if: TestDevice.absence == nil, "no usable Vulkan device"))
+@Suite(.onDevice)
 struct BufferTests {
   @Test(arguments: [MemoryKind.device, .upload, .download, .mappedDevice])
   func absurdSizesAreErrors(_ kind: MemoryKind) throws {

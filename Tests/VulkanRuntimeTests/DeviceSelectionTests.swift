@@ -12,8 +12,7 @@ struct DeviceSelectionTests {
     }
   }
 
-  @Test(.enabled(if: TestDevice.absence == nil, "no usable Vulkan device"))
-  func devicesAreFoundByIndexAndName() throws {
+  @Test(.onDevice) func devicesAreFoundByIndexAndName() throws {
     let devices = try TestDevice.instance.get().physicalDevices
     let best = try DeviceSelection.select(spec: nil, from: devices)
     #expect(try DeviceSelection.select(spec: "\(best.index)", from: devices).index == best.index)

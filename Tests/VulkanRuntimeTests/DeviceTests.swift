@@ -1,7 +1,7 @@
 import Testing
 import VulkanRuntime
 
-@Suite(.enabled(if: TestDevice.absence == nil, "no usable Vulkan device"))
+@Suite(.onDevice)
 struct DeviceTests {
   @Test func capabilitiesAreWhatVulkanGuarantees() throws {
     let device = try TestDevice.open()
@@ -141,10 +141,5 @@ struct DeviceTests {
     #expect(times[1] >= 0 && times[1] < 60e9)
     // The third was not written.
     #expect(throws: VulkanError.self) { try pool.read() }
-  }
-
-  @Test func theValidationLayerHasNothingToSay() throws {
-    // The suites run side by side: this sees what was said so far, and the layer prints the rest.
-    #expect(try TestDevice.instance.get().validationMessageCount == 0)
   }
 }

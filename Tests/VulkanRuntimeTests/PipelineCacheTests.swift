@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import VulkanRuntime
 
-@Suite(.enabled(if: TestDevice.absence == nil, "no usable Vulkan device"))
+@Suite(.onDevice)
 struct PipelineCacheTests {
   private func withDirectory(_ body: (String) throws -> Void) throws {
     let directory = FileManager.default.temporaryDirectory.appendingPathComponent(

@@ -1,7 +1,7 @@
 import Testing
 import VulkanRuntime
 
-@Suite(.enabled(if: TestDevice.absence == nil, "no usable Vulkan device"))
+@Suite(.onDevice)
 struct SubmissionTests {
   /// A command buffer that adds 1 to each of 64 counters.
   private func incrementer(_ device: Device, _ counters: Buffer, reusable: Bool) throws -> CommandBuffer {

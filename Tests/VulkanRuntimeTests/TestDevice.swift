@@ -12,7 +12,7 @@ enum TestDevice {
       _ = try DeviceSelection.select(spec: environmentSpec, from: instance.get().physicalDevices)
       return nil
     } catch {
-      return "skipped, no usable Vulkan device: \(error)"
+      return "no usable Vulkan device: \(error)"
     }
   }
 
@@ -28,6 +28,27 @@ enum TestDevice {
       instance: instance, physical: physical, pipelineCacheDirectory: pipelineCacheDirectory,
       captureStatistics: captureStatistics)
   }
+}
+
+/// Skips a test on a machine without a usable device, and fails it when the validation layer (if the environment asks
+/// for one) has anything to say by its end.
+struct OnDevice: TestTrait, SuiteTrait, TestScoping {
+  let isRecursive = true
+
+  func prepare(for test: Test) async throws {
+    if let absence = TestDevice.absence { try Test.cancel(Comment(rawValue: absence)) }
+  }
+
+  func provideScope(
+    for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
+  ) async throws {
+    try await function()
+    if testCase != nil { #expect(try TestDevice.instance.get().validationMessageCount == 0) }
+  }
+}
+
+extension Trait where Self == OnDevice {
+  static var onDevice: OnDevice { OnDevice() }
 }
 
 /// The push constants of `scaleKernel`.
