@@ -152,7 +152,7 @@ package struct ModelDescription: Sendable, Hashable {
   ) throws(ModelDescriptionError) -> (window: Int?, layers: [Bool]) {
     let none = (window: Int?.none, layers: [Bool](repeating: false, count: layerCount))
     guard architecture.windowPattern != .never,
-      let window = try reader.integer("attention.sliding_window", in: 0...Int(UInt32.max)), window > 0
+      let window = try reader.integer("attention.sliding_window", in: 0...Int(Int32.max)), window > 0
     else { return none }
 
     let patternKey = "attention.sliding_window_pattern"
