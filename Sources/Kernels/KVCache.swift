@@ -13,7 +13,8 @@ package final class KVCache: Sendable {
 
   package init(device: Device, heads: HeadLayout, layerCount: Int, pageCount: Int) throws {
     self.pageCount = pageCount
-    halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
+    let halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
+    self.halfBytes = halfBytes
     layers = try (0..<layerCount).map { layer in
       try device.makeBuffer(byteCount: 2 * halfBytes, memory: .device, label: "KV cache of layer \(layer)")
     }

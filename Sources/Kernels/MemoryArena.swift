@@ -12,7 +12,7 @@ package final class MemoryArena {
   package init(device: Device, label: String, blockBytes: Int = 512 << 20) {
     self.device = device
     self.label = label
-    self.blockBytes = min(blockBytes, device.capabilities.maxAllocationBytes)
+    self.blockBytes = min(blockBytes, Int(clamping: device.capabilities.maxAllocationBytes))
   }
 
   /// A piece of memory, aligned to 256 bytes.

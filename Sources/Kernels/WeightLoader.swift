@@ -34,6 +34,11 @@ package final class WeightLoader {
     }
   }
 
+  // A load that ends early must not free memory that the device still reads and writes.
+  deinit {
+    for slot in slots { try? slot.wait() }
+  }
+
   /// One tensor of a matrix, and where its rows go.
   package struct Part {
     package var slice: TensorSlice
@@ -233,7 +238,4 @@ private final class StagingSlot {
     guard submissions > 0 else { return }
     _ = try semaphore.wait(for: submissions, timeoutNanoseconds: UInt64.max)
   }
-
-  // A load that ends early must not free memory that the device still reads.
-  deinit { try? wait() }
 }

@@ -56,13 +56,10 @@ package final class CommandBuffer: @unchecked Sendable {
     context.functions.pointee.vkDestroyCommandPool(context.handle, pool, nil)
   }
 
-  /// Starts a recording and forgets the one before. Throws while the device may still be running that.
+  /// Starts a recording and forgets the one before; waits until the device has finished that.
   package func begin() throws(VulkanError) {
     let submission = state.withLock { $0.submission }
-    if submission > 0, try queueFinished.value < submission {
-      throw VulkanError(
-        kind: .unsupported, description: "a command buffer was recorded again while \(context.name) runs it")
-    }
+    if submission > 0 { _ = try queueFinished.wait(for: submission) }
     try context.check(
       context.functions.pointee.vkResetCommandPool(context.handle, pool, 0), "vkResetCommandPool")
     failure = nil

@@ -1,0 +1,130 @@
+import CShaderInterface
+import Kernels
+import ModelFiles
+import Placement
+import Tokenization
+import Transformer
+import VulkanRuntime
+
+/// What an engine is made with.
+public struct EngineOptions: Sendable {
+  /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
+  public var device: String?
+  /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
+  public var contextLength: Int?
+  /// Most tokens whose logits are wanted in one step: 1 generates, more are for scoring a text.
+  public var maxOutputs = 1
+  /// Most tokens of a prompt that are processed at once; nil chooses.
+  public var promptChunk: Int?
+  /// Where compiled pipelines are kept between runs; nil keeps none.
+  public var pipelineCacheDirectory: String?
+
+  public init() {}
+}
+
+/// A model loaded onto a device, ready to generate. One request at a time.
+public final class Engine {
+  public let model: LanguageModel
+  /// Tokens of prompt and text that fit.
+  public let contextLength: Int
+  /// What the device is called.
+  public let deviceName: String
+  /// A CPU driver runs the shaders: slow, for tests.
+  public let isCPUDevice: Bool
+
+  let runner: ModelRunner
+  let promptChunk: Int
+  var pages: PageAllocator
+  private let instance: VulkanInstance
+
+  /// Loads `model` onto a device.
+  ///
+  /// - Parameter onProgress: called with the bytes loaded so far and in all; throwing stops the load.
+  public init(
+    model: LanguageModel, options: EngineOptions = EngineOptions(),
+    onProgress: @escaping (_ loaded: Int, _ total: Int) throws -> Void = { _, _ in }
+  ) throws {
+    self.model = model
+    instance = try VulkanInstance()
+    let physical = try DeviceSelection.select(spec: options.device, from: instance.physicalDevices)
+    let traits = DeviceTraits(physical)
+    let program = model.program
+    deviceName = physical.name
+    isCPUDevice = traits.isCPU
+
+    let chunk = max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
+    let requested = options.contextLength ?? model.contextLength
+    guard requested > 0, requested <= Int(Int32.max) else {
+      throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
+    }
+    let limits = { (context: Int) in
+      StepLimits(
+        rows: min(chunk, max(context, 1)), outputs: min(options.maxOutputs, chunk), sequences: 1,
+        pagesPerSequence: (context + KVCache.pageTokens - 1) / KVCache.pageTokens)
+    }
+    let plan = try Engine.memoryPlan(
+      program: program, contextLength: requested, limits: limits(requested), traits: traits
+    ).fitted(
+      available: Engine.availableMemory(physical), pageTokens: KVCache.pageTokens,
+      mayShorten: options.contextLength == nil)
+    contextLength = plan.contextLength
+    promptChunk = min(chunk, contextLength)
+
+    let device = try Device(
+      instance: instance, physical: physical, pipelineCacheDirectory: options.pipelineCacheDirectory)
+    let cache = KernelCache(device: device)
+    let total = Engine.sourceBytes(of: program, source: model.source)
+    var loaded = 0
+    try onProgress(0, total)
+    let deviceModel = try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
+      loaded += bytes
+      try onProgress(min(loaded, total), total)
+    }
+    let pageCount = (contextLength + KVCache.pageTokens - 1) / KVCache.pageTokens
+    runner = try ModelRunner(
+      cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
+    pages = PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens)
+  }
+
+  /// Bytes of device memory in use now, and the most that ever were.
+  public var deviceMemory: (now: Int, peak: Int) {
+    (runner.device.allocatedBytes, runner.device.peakAllocatedBytes)
+  }
+
+  /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
+  public func savePipelineCache() throws {
+    try runner.device.savePipelineCache()
+  }
+
+  /// Messages of a Vulkan validation layer so far; 0 without one.
+  public var validationMessageCount: Int { instance.validationMessageCount }
+
+  // MARK: - Memory
+
+  /// What a run needs on a device, in bytes.
+  static func memoryPlan(
+    program: Program, contextLength: Int, limits: StepLimits, traits: DeviceTraits
+  ) -> MemoryPlan {
+    let pageBytes = KVCache.pageBytes(heads: program.heads) * program.layerCount
+    return MemoryPlan(
+      weights: DeviceModel.weightBytes(of: program), cachePerToken: pageBytes / KVCache.pageTokens,
+      contextLength: contextLength,
+      workspace: Workspace.byteCount(program: program, limits: limits, traits: traits))
+  }
+
+  /// Free device memory, less a reserve for the driver and staging.
+  private static func availableMemory(_ physical: PhysicalDevice) -> Int {
+    let total = Int(clamping: physical.deviceMemory)
+    let free =
+      physical.memoryBudget().map { Int(clamping: $0.budget) - Int(clamping: $0.used) } ?? total / 10 * 9
+    return min(free, total) - min(256 << 20, total / 20)
+  }
+
+  private static func sourceBytes(of program: Program, source: any TensorSource) -> Int {
+    var seen: Set<TensorSlice> = []
+    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
+      guard seen.insert(slice).inserted, let tensor = source.tensor(slice.tensor) else { return sum }
+      return sum + tensor.rowBytes * slice.rows.count
+    }
+  }
+}

@@ -1,0 +1,155 @@
+import CShaderInterface
+import Kernels
+import ModelFiles
+import Transformer
+import VulkanRuntime
+
+/// Runs steps of one model on one device: it does not decide what is in them.
+///
+/// Several steps are in flight at a time, each in a slot of its own with its own recorded Plans, so the host reads
+/// results behind and never stands between two steps.
+final class ModelRunner {
+  let device: Device
+  let traits: DeviceTraits
+  let cache: KernelCache
+  let model: DeviceModel
+  let kvCache: KVCache
+  let workspace: Workspace
+  let limits: StepLimits
+  /// Most rows of one attention tile of a prompt.
+  let promptTileRows: Int
+
+  private let recorder: PlanRecorder
+  private var slots: [Slot] = []
+  private let done: TimelineSemaphore
+  private var submitted: UInt64 = 0
+
+  /// Steps that may be in flight.
+  static let depth = 3
+
+  private struct Slot {
+    var step: StepSlot
+    var plans: [PlanShape: CommandBuffer] = [:]
+  }
+
+  /// A step that was submitted.
+  struct Ticket {
+    fileprivate var number: UInt64
+    fileprivate var slot: Int
+    fileprivate var outputs: Int
+  }
+
+  init(
+    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int
+  ) throws {
+    device = cache.device
+    self.cache = cache
+    self.model = model
+    self.limits = limits
+    traits = DeviceTraits(device.physical)
+    let program = model.program
+    kvCache = try KVCache(
+      device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
+    workspace = try Workspace(device: device, program: program, limits: limits)
+    recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
+    promptTileRows = AttentionKernel(
+      heads: program.heads, tileRows: limits.rows, rowCount: limits.rows, traits: traits).tileRows
+    done = try device.makeSemaphore()
+    for index in 0..<Self.depth {
+      slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
+    }
+  }
+
+  // Memory that the device still uses must not be freed.
+  deinit { try? device.computeQueue.waitIdle() }
+
+  /// Queues a step; waits only if `depth` steps are in flight already.
+  func submit(
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
+  ) throws -> Ticket {
+    let index = Int(submitted % UInt64(Self.depth))
+    if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
+    let tileRows = rows.count == 1 ? 1 : promptTileRows
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
+    let shape = PlanShape(step, tileRows: tileRows, output: output, limits: limits)
+    let commands = try plan(shape, slot: index)
+    slots[index].step.write(step)
+    try device.computeQueue.submit([commands], wait: [], signal: [(done, submitted + 1)])
+    submitted += 1
+    return Ticket(number: submitted, slot: index, outputs: outputs.count)
+  }
+
+  /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
+  func results(_ ticket: Ticket) throws -> [UInt32] {
+    try wait(for: ticket.number)
+    return slots[ticket.slot].step.readResults(count: ticket.outputs)
+  }
+
+  /// Waits until nothing is in flight.
+  func drain() throws {
+    try wait(for: submitted)
+  }
+
+  /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
+  func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
+    guard let table = workspace.blockTables.contents else { return }
+    let words = table.assumingMemoryBound(to: UInt32.self) + sequence * limits.pagesPerSequence
+    for index in first..<pages.count { words[index] = pages[index] }
+  }
+
+  /// Sets how often a sequence holds each token (penalties): tokens of the prompt are marked, none is generated yet.
+  func setPromptTokens(_ tokens: [Int32], sequence: Int) throws {
+    let vocabulary = model.program.vocabularySize
+    var counts = [UInt32](repeating: 0, count: vocabulary)
+    for token in tokens { counts[Int(token)] = 0x8000_0000 }
+    try upload(counts, to: workspace.counts, offset: 4 * sequence * vocabulary)
+  }
+
+  /// The logits of output `index` of the step that last ran.
+  func readLogits(output index: Int) throws -> [Float] {
+    try drain()
+    let count = model.program.vocabularySize
+    let buffer = try device.makeBuffer(byteCount: count * 4, memory: .download, label: "logits")
+    try run { commands in
+      commands.copy(
+        from: workspace.memory, offset: workspace.offset(.logits) + 4 * index * workspace.logitsStride,
+        to: buffer, offset: 0, byteCount: count * 4)
+      commands.barrierToHost()
+    }
+    guard let floats = buffer.contents?.assumingMemoryBound(to: Float.self) else { return [] }
+    return (0..<count).map { floats[$0] }
+  }
+
+  private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
+    let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
+    words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    try run { commands in
+      commands.copy(from: staging, offset: 0, to: buffer, offset: offset, byteCount: words.count * 4)
+      commands.barrier()
+    }
+  }
+
+  private func run(_ record: (CommandBuffer) throws -> Void) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    try device.computeQueue.submit([commands], wait: [], signal: [])
+    try device.computeQueue.waitIdle()
+  }
+
+  private func wait(for number: UInt64) throws {
+    guard number > 0 else { return }
+    _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+  }
+
+  private func plan(_ shape: PlanShape, slot: Int) throws -> CommandBuffer {
+    if let known = slots[slot].plans[shape] { return known }
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+    try commands.begin()
+    try recorder.record(commands, shape: shape, slot: slots[slot].step)
+    try commands.end()
+    slots[slot].plans[shape] = commands
+    return commands
+  }
+}
