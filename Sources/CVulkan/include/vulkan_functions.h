@@ -4,7 +4,8 @@
 #define VULKAN_FUNCTIONS_H
 
 #define VULKAN_GLOBAL_FUNCTIONS(X) \
-  X(vkCreateInstance)
+  X(vkCreateInstance) \
+  X(vkEnumerateInstanceLayerProperties)
 
 #define VULKAN_INSTANCE_FUNCTIONS(X) \
   X(vkDestroyInstance) \
