@@ -3,7 +3,6 @@
 final class ByteLevelBPE: Sendable {
   private let vocabulary: Vocabulary
   private let preTokenizer: PreTokenizer
-  private let unknown: Int32?
   /// The token of each byte; -1 where the vocabulary has none.
   private let byteTokens: [Int32]
   /// From a pair of tokens (left in the high half) to its place in the list of merges.
@@ -17,11 +16,9 @@ final class ByteLevelBPE: Sendable {
   ///   - texts: The tokens as the file writes them, in the alphabet of `ByteLevelAlphabet`.
   ///   - merges: Pairs of token texts with a space between, best first. Those that name what is not in the vocabulary
   ///     are passed over.
-  init(vocabulary: Vocabulary, texts: [String], merges: [String], preTokenizer: PreTokenizer, unknown: Int32?)
-  {
+  init(vocabulary: Vocabulary, texts: [String], merges: [String], preTokenizer: PreTokenizer) {
     self.vocabulary = vocabulary
     self.preTokenizer = preTokenizer
-    self.unknown = unknown
 
     var written = ByteStrings()
     written.reserveCapacity(texts.count)
@@ -66,6 +63,9 @@ final class ByteLevelBPE: Sendable {
   }
 
   /// Appends the tokens of `text`, which holds no special tokens, to `tokens`.
+  ///
+  /// A byte that the vocabulary has no token for is left out: there, the file's unknown token is as a rule one that
+  /// ends the text.
   func encode(_ text: UnsafeBufferPointer<UInt8>, into tokens: inout [Int32]) {
     var workspace = MergeWorkspace()
     let rule = Rule(model: self)
@@ -79,11 +79,7 @@ final class ByteLevelBPE: Sendable {
         workspace.append(start: offset, length: 1, token: byteTokens[Int(byte)])
       }
       workspace.merge(by: rule) { symbol in
-        if symbol.token >= 0 {
-          tokens.append(symbol.token)
-        } else if let unknown {
-          tokens.append(unknown)
-        }
+        if symbol.token >= 0 { tokens.append(symbol.token) }
       }
     }
   }

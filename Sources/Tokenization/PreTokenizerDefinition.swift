@@ -35,9 +35,11 @@ struct PreTokenizerDefinition: Sendable {
     PreTokenizerDefinition(
       names: ["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
       stages: [#"\p{N}"#, gpt2]),
+    // Published, the third stage is "digits" of the text in the byte-level alphabet: the ASCII ones, and the six bytes
+    // that the alphabet writes ² ³ ¹ ¼ ½ ¾. No merge of a vocabulary trained so can hold those, cut out or not.
     PreTokenizerDefinition(
       names: ["falcon"],
-      stages: [#"[\p{P}$+<=>^~|`]+"#, gpt2, #"\p{N}+"#, "[0-9][0-9][0-9]"]),
+      stages: [#"[\p{P}$+<=>^~|`]+"#, gpt2, "[0-9]+", "[0-9][0-9][0-9]"]),
     // What files from before pre-tokenizers had names were read with: falcon's, except for the backquote.
     PreTokenizerDefinition(
       names: ["default"],
@@ -53,8 +55,8 @@ struct PreTokenizerDefinition: Sendable {
       stages: [
         #"[\r\n]"#, "\(anySpace)?[\(casedLetters)]+",
         "\(anySpace)?" + #"[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+"#,
-        // Published as `\s+$`. The look-behind and the possessive repeat keep a long run of spaces inside a line from
-        // being tried from each of its characters; line breaks are gone by now, so the end is the end of the piece.
+        // Published as `\s+$`. The look-behind keeps PCRE2's interpreter from trying a long run of spaces inside a line
+        // from each of its characters; line breaks are gone by now, so the end is the end of the piece.
         "(?<!\(anySpace))\(anySpace)++\\z",
         #"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+"#, #"\p{N}"#,
       ]),

@@ -67,9 +67,9 @@ final class SentencePieceBPE: Sendable {
 
   /// The byte that a text of the form `<0xNN>` names, or nil.
   private static func byte(_ text: String) -> UInt8? {
-    let text = text.utf8
-    guard text.count == 6, text.starts(with: "<0x".utf8), text.last == UInt8(ascii: ">") else { return nil }
-    return UInt8(String(decoding: text.dropFirst(3).dropLast(), as: UTF8.self), radix: 16)
+    guard text.utf8.count == 6, text.hasPrefix("<0x"), text.hasSuffix(">") else { return nil }
+    let digits = text.dropFirst(3).dropLast().compactMap(\.hexDigitValue)
+    return digits.count == 2 ? UInt8(digits[0] * 16 + digits[1]) : nil
   }
 
   /// Appends the tokens of `text`, which holds no special tokens, to `tokens`.

@@ -97,7 +97,7 @@ package struct Tokenizer: Sendable {
       vocabulary = Vocabulary(texts: texts, kinds: kinds) { text, _ in ByteLevelAlphabet.decode(text) }
       model = .byteLevel(
         ByteLevelBPE(
-          vocabulary: vocabulary, texts: texts, merges: merges, preTokenizer: preTokenizer, unknown: unknown))
+          vocabulary: vocabulary, texts: texts, merges: merges, preTokenizer: preTokenizer))
       addsSpacePrefix = false
       addsBOS = metadata.flag("add_bos_token") ?? preTokenizer.addsBOSByDefault
       preTokenizerName = name
