@@ -34,10 +34,14 @@ let package = Package(
         "Kernels", "Placement", "Transformer", "ModelFiles", "Tokenization", "VulkanRuntime", "Reference",
         .product(name: "Logging", package: "swift-log"),
       ]),
+    // Every kernel on a device against Reference: a user's tool as much as a test.
+    .target(
+      name: "SelfTest",
+      dependencies: ["Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer"]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine",
+        "Engine", "SelfTest",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -49,10 +53,12 @@ let package = Package(
 
     .testTarget(name: "ModelFilesTests", dependencies: ["ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(name: "TransformerTests", dependencies: ["Transformer", "ModelFiles"]),
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
-    .testTarget(name: "EngineTests", dependencies: ["Engine", "ModelFiles", "Reference"]),
+    .testTarget(
+      name: "KernelsTests", dependencies: ["Kernels", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
   ],
   swiftLanguageModes: [.v6]
 )
