@@ -80,9 +80,10 @@ void main() {
     uint position = block_start + thread;
     float score[QUERIES];
     [[unroll]] for (uint q = 0; q < QUERIES; q++) score[q] = 0;
-    if (position < end) {
-      uint page = push.block_tables.at[table + position / KV_PAGE_TOKENS];
-      uint base = (page * push.kv_head_count + kv_head) * OCTETS * KV_PAGE_TOKENS + position % KV_PAGE_TOKENS;
+    {
+      uint readable = min(position, end - 1);
+      uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS];
+      uint base = (page * push.kv_head_count + kv_head) * OCTETS * KV_PAGE_TOKENS + readable % KV_PAGE_TOKENS;
       for (uint d = 0; d < OCTETS; d++) {
         uvec4 packed = push.keys.at[base + d * KV_PAGE_TOKENS];
         vec4 key_low = low_half(packed);
@@ -118,12 +119,11 @@ void main() {
       }
       weight = subgroupAdd(weight);
       float factor = old_maximum > -1.0e38 ? exp(old_maximum - new_maximum) : 0.0;
-      float old_weight = weights[q];
-      subgroupBarrier();
+      // Every lane has read the old maximum: what the first lane writes depends on all of them.
       if (gl_SubgroupInvocationID == 0) {
         rescale[q] = factor;
         maxima[q] = new_maximum;
-        weights[q] = old_weight * factor + weight;
+        weights[q] = weights[q] * factor + weight;
       }
     }
     barrier();
