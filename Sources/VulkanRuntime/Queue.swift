@@ -35,7 +35,7 @@ package final class Queue: Sendable {
 
   deinit {
     // What still runs uses objects that die with this one. An error (a lost device) leaves nothing running.
-    _ = context.functions.pointee.vkQueueWaitIdle(handle)
+    try? waitIdle()
   }
 
   /// Counts finished submissions. Made when first asked for: a driver that only compiles, without hardware behind

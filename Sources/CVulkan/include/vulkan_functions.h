@@ -27,7 +27,6 @@
   X(vkDestroyDevice) \
   X(vkGetDeviceQueue) \
   X(vkQueueSubmit2) \
-  X(vkQueueWaitIdle) \
   X(vkAllocateMemory) \
   X(vkFreeMemory) \
   X(vkMapMemory) \
