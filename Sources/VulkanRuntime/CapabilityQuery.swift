@@ -16,7 +16,8 @@ struct CapabilityQuery {
     var unsupportedReason: String?
   }
 
-  init(handle: VkPhysicalDevice, functions: UnsafeMutablePointer<VulkanInstanceFunctions>) {
+  init(handle: VkPhysicalDevice, instance: InstanceContext) {
+    let functions = instance.functions
     self.handle = handle
     self.functions = functions
     var properties = VkPhysicalDeviceProperties2()
@@ -27,7 +28,20 @@ struct CapabilityQuery {
     let (list, _) = enumerate(VkExtensionProperties()) { count, elements in
       functions.pointee.vkEnumerateDeviceExtensionProperties(handle, nil, &count, elements)
     }
-    extensions = Set(list.map { String(vulkanArray: $0.extensionName) })
+    let available = Set(list.map { String(vulkanArray: $0.extensionName) })
+    extensions = available.subtracting(Self.extensions(unknownTo: instance.validationLayerVersion))
+  }
+
+  /// Extensions younger than the validation layer: it would take their structures and shaders for errors, so they
+  /// are not used while it looks on. Each stands with a Vulkan version that is known to have it.
+  private static func extensions(unknownTo layerVersion: UInt32?) -> [String] {
+    guard let layerVersion else { return [] }
+    let versions: [(name: String, minor: UInt32, patch: UInt32)] = [
+      (VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME, 3, 255),
+      (VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME, 4, 309),
+      (VK_KHR_SHADER_BFLOAT16_EXTENSION_NAME, 4, 313),
+    ]
+    return versions.filter { layerVersion < 1 << 22 | $0.minor << 12 | $0.patch }.map(\.name)
   }
 
   var hasRequiredVersion: Bool { basicProperties.apiVersion >= requiredAPIVersion }
@@ -94,7 +108,10 @@ struct CapabilityQuery {
     capabilities.timestampBits = queueFamilies.timestampBits
     capabilities.memoryBudget = extensions.contains(VK_EXT_MEMORY_BUDGET_EXTENSION_NAME)
     if features.cooperativeMatrix?.pointee.cooperativeMatrix == VkBool32(VK_TRUE) {
-      capabilities.cooperativeMatrix = cooperativeMatrixShapes()
+      // Some drivers list bfloat16 shapes whether or not shaders may have that type.
+      capabilities.cooperativeMatrix = cooperativeMatrixShapes().filter { shape in
+        capabilities.bfloat16CooperativeMatrix || (shape.a != .bfloat16 && shape.result != .bfloat16)
+      }
     }
     return Detail(
       uuid: hexadecimal(properties.vulkan11.pointee.deviceUUID),

@@ -78,7 +78,7 @@ package struct PhysicalDevice: Sendable {
   }
 
   init(index: Int, handle: VkPhysicalDevice, instance: InstanceContext) {
-    let query = CapabilityQuery(handle: handle, functions: instance.functions)
+    let query = CapabilityQuery(handle: handle, instance: instance)
     self.index = index
     self.handle = handle
     self.instance = instance

@@ -48,6 +48,8 @@ final class InstanceContext: Sendable {
   nonisolated(unsafe) private let messenger: VkDebugUtilsMessengerEXT?
   let messages: ValidationMessages
   let validates: Bool
+  /// The Vulkan version of the validation layer that looks on; nil if none does.
+  let validationLayerVersion: UInt32?
 
   init(applicationName: String) throws(VulkanError) {
     let getProcAddress = try Self.openLoader()
@@ -61,8 +63,9 @@ final class InstanceContext: Sendable {
 
     let messages = ValidationMessages()
     let validates = Self.validationIsAskedFor()
+    let validationLayerVersion = validates ? Self.validationLayerVersion(global) : nil
     // The loader passes over a layer that it does not find, and the silence would be taken for praise.
-    if validates, !Self.hasValidationLayer(global) {
+    if validates, validationLayerVersion == nil {
       throw VulkanError(
         kind: .unsupported,
         description: "the environment asks for a Vulkan validation layer and none is installed; "
@@ -99,6 +102,7 @@ final class InstanceContext: Sendable {
     self.messenger = messenger
     self.messages = messages
     self.validates = validates
+    self.validationLayerVersion = validationLayerVersion
   }
 
   deinit {
@@ -126,10 +130,12 @@ final class InstanceContext: Sendable {
     }
   }
 
-  private static func hasValidationLayer(_ global: UnsafeMutablePointer<VulkanGlobalFunctions>) -> Bool {
+  /// The Vulkan version of the installed validation layer; nil if there is none.
+  private static func validationLayerVersion(_ global: UnsafeMutablePointer<VulkanGlobalFunctions>) -> UInt32?
+  {
     enumerate(VkLayerProperties()) { count, elements in
       global.pointee.vkEnumerateInstanceLayerProperties(&count, elements)
-    }.elements.contains { String(vulkanArray: $0.layerName).lowercased().contains("validation") }
+    }.elements.first { String(vulkanArray: $0.layerName).lowercased().contains("validation") }?.specVersion
   }
 
   private static func create(
