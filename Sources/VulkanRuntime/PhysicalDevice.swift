@@ -52,7 +52,8 @@ package struct PhysicalDevice: Sendable {
   /// What this process may use of the device-local heaps and what it uses, in bytes, as the driver sees it now;
   /// nil if the driver does not tell (VK_EXT_memory_budget).
   package func memoryBudget() -> (budget: UInt64, used: UInt64)? {
-    guard capabilities.memoryBudget else { return nil }
+    // A driver without hardware behind it has no memory, and may crash when asked for its budget.
+    guard capabilities.memoryBudget, deviceMemory > 0 else { return nil }
     let chain = StructureChain()
     var properties = VkPhysicalDeviceMemoryProperties2()
     properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2
