@@ -85,6 +85,29 @@ final class ModelRunner {
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
+  /// Runs one step by itself and gives the microseconds of each stage (nil is sampling), barriers included.
+  func profile(
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters]
+  ) throws -> [(stage: Int?, microseconds: Double)] {
+    try drain()
+    let tileRows = rows.count == 1 ? 1 : promptTileRows
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
+    let shape = PlanShape(step, tileRows: tileRows, output: .sample, limits: limits)
+    slots[0].step.write(step)
+    let pool = try device.makeTimestampPool(count: model.stages.count + 2)
+    var stages: [Int?] = []
+    try run { commands in
+      commands.resetTimestamps(pool)
+      commands.writeTimestamp(pool, index: 0)
+      try recorder.record(commands, shape: shape, slot: slots[0].step) { stage in
+        stages.append(stage)
+        commands.writeTimestamp(pool, index: stages.count)
+      }
+    }
+    let nanoseconds = try pool.read(count: stages.count + 1)
+    return stages.enumerated().map { (stage: $1, microseconds: (nanoseconds[$0 + 1] - nanoseconds[$0]) / 1000) }
+  }
+
   /// Waits until nothing is in flight.
   func drain() throws {
     try wait(for: submitted)

@@ -79,6 +79,17 @@ package enum DeviceStage: Sendable {
     package var norm: UInt64
   }
 
+  /// Bytes of weights that the stage reads for any number of tokens; an embedding reads next to nothing.
+  package var matrixBytes: Int {
+    switch self {
+    case .embed, .attention: 0
+    case .queryKeyValue(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
+    case .residualProjection(let stage): stage.matrix.byteCount
+    case .gatedFeedForward(let stage): stage.matrix.byteCount
+    case .logits(let stage): stage.matrix.byteCount
+    }
+  }
+
   /// Constants were noted as offset + 1, so that 0 still means none; here they become addresses.
   func rebased(to base: UInt64) -> DeviceStage {
     func address(_ noted: UInt64) -> UInt64 { noted == 0 ? 0 : base + noted - 1 }

@@ -93,12 +93,17 @@ package final class PlanRecorder {
   }
 
   /// The stages of a step of this shape, as dispatches and barriers, reading `slot`.
-  package func record(_ commands: CommandBuffer, shape: PlanShape, slot: StepSlot) throws {
+  ///
+  /// - Parameter onStage: called after each stage with its index in the Program, or nil for sampling: for profiling.
+  package func record(
+    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
+  ) throws {
     commands.keepAlive([workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results])
     for (index, stage) in model.stages.enumerated() {
       if case .logits = stage, shape.outputs == 0 { continue }
       try record(stage, index: index, commands, shape: shape, slot: slot)
       commands.barrier()
+      onStage(index)
     }
     guard shape.outputs > 0 else { return }
     var push = SamplePush()
@@ -113,6 +118,7 @@ package final class PlanRecorder {
     try shape.output.record(
       commands, push: push, outputCount: shape.outputs, cache: cache, traits: traits)
     commands.barrier()
+    onStage(nil)
     commands.barrierToHost()
   }
 
