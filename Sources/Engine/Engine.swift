@@ -12,6 +12,8 @@ public struct EngineOptions: Sendable {
   public var device: String?
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
+  /// Whether a shorter context is taken when memory does not hold `contextLength`.
+  public var mayShortenContext = false
   /// Most tokens whose logits are wanted in one step: 1 generates, more are for scoring a text.
   public var maxOutputs = 1
   /// Most tokens of a prompt that are processed at once; nil chooses.
@@ -52,21 +54,17 @@ public final class Engine {
     deviceName = physical.name
     isCPUDevice = traits.isCPU
 
-    let chunk = max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
+    let chunk = Engine.promptChunk(options, traits: traits)
     let requested = options.contextLength ?? model.contextLength
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits = { (context: Int) in
-      StepLimits(
-        rows: min(chunk, max(context, 1)), outputs: min(options.maxOutputs, chunk), sequences: 1,
-        pagesPerSequence: (context + KVCache.pageTokens - 1) / KVCache.pageTokens)
-    }
+    let limits = { (context: Int) in Engine.stepLimits(options, context: context, traits: traits) }
     let plan = try Engine.memoryPlan(
       program: program, contextLength: requested, limits: limits(requested), traits: traits
     ).fitted(
       available: Engine.availableMemory(physical), pageTokens: KVCache.pageTokens,
-      mayShorten: options.contextLength == nil)
+      mayShorten: options.contextLength == nil || options.mayShortenContext)
     contextLength = plan.contextLength
     promptChunk = min(chunk, contextLength)
 
@@ -101,6 +99,19 @@ public final class Engine {
 
   // MARK: - Memory
 
+  /// Most tokens of a prompt that are processed at once.
+  private static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
+    max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
+  }
+
+  /// The most that one step may ask for, with a context of that many tokens.
+  static func stepLimits(_ options: EngineOptions, context: Int, traits: DeviceTraits) -> StepLimits {
+    let chunk = promptChunk(options, traits: traits)
+    return StepLimits(
+      rows: min(chunk, max(context, 1)), outputs: min(options.maxOutputs, chunk), sequences: 1,
+      pagesPerSequence: (context + KVCache.pageTokens - 1) / KVCache.pageTokens)
+  }
+
   /// What a run needs on a device, in bytes.
   static func memoryPlan(
     program: Program, contextLength: Int, limits: StepLimits, traits: DeviceTraits
@@ -113,7 +124,7 @@ public final class Engine {
   }
 
   /// Free device memory, less a reserve for the driver and staging.
-  private static func availableMemory(_ physical: PhysicalDevice) -> Int {
+  static func availableMemory(_ physical: PhysicalDevice) -> Int {
     let total = Int(clamping: physical.deviceMemory)
     let free =
       physical.memoryBudget().map { Int(clamping: $0.budget) - Int(clamping: $0.used) } ?? total / 10 * 9

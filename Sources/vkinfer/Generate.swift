@@ -1,0 +1,175 @@
+import ArgumentParser
+import Engine
+
+/// `vkinfer generate`: a model continues a prompt.
+struct Generate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Continue a prompt.",
+    discussion: """
+      The prompt comes from -p, from a file with -f, or from standard input; one line feed at the end of a file or of \
+      standard input is not part of it. Special tokens written out in it (<|im_start|>) are those tokens. The text goes \
+      to standard output as it comes, a summary to standard error. Ctrl-C ends with what there is.
+      """)
+
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp("The model: a GGUF file, or any part of a split one.", valueName: "file"))
+  var model: String
+
+  @Option(name: .shortAndLong, help: "The prompt.")
+  var prompt: String?
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("Take the prompt from a file.", valueName: "file"))
+  var file: String?
+
+  @Option(
+    name: [.customShort("n"), .long],
+    help: ArgumentHelp(
+      "Most tokens to generate (default: until the model ends or the context is full).", valueName: "count"))
+  var tokens: Int?
+
+  @OptionGroup(title: "Sampling")
+  var sampling: SamplingOptions
+
+  @Option(help: ArgumentHelp("End before this text; can be given several times.", valueName: "text"))
+  var stop: [String] = []
+
+  @Flag(help: "Go on after the model has ended its text.")
+  var ignoreEos = false
+
+  @OptionGroup(title: "Engine")
+  var place: EnginePlace
+
+  @Flag(help: "Write one JSON object instead of the text.")
+  var json = false
+
+  @Flag(help: "Write no summary.")
+  var quiet = false
+
+  @Flag(help: "Say what is decided on the way.")
+  var verbose = false
+
+  func validate() throws {
+    if prompt != nil, file != nil {
+      throw ValidationError("-p and -f both give a prompt: use one of them")
+    }
+    if let tokens, tokens < 0 { throw ValidationError("-n \(tokens) is negative: use 0 or more") }
+    try place.check()
+  }
+
+  func run() throws {
+    Interruption.ignoreClosedPipes()
+    let text = try promptText()
+    Interruption.watch()
+    let start = ContinuousClock.now
+    let model = try LanguageModel(path: self.model)
+    var request = GenerationRequest(prompt: try model.tokens(of: text))
+    request.maxTokens = tokens
+    request.sampling = sampling.parameters()
+    request.stopStrings = stop
+    request.ignoresEndOfText = ignoreEos
+
+    var options = EngineOptions()
+    options.device = place.device
+    options.contextLength =
+      place.context
+      ?? Self.usualContext(prompt: request.prompt.count, tokens: tokens, trained: model.contextLength)
+    options.mayShortenContext = place.context == nil
+    let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
+    if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
+
+    let run = try stream(request, on: loaded.engine)
+    loaded.savePipelines(verbose: verbose)
+    if run.readerIsGone { return }
+    if json {
+      try Output.write(report(run.result, loaded, sampling: request.sampling).text + "\n")
+    } else if let last = run.result.text.utf8.last, last != 0x0A {
+      try Output.write("\n")
+    }
+    if !quiet { summarise(run.result, loaded, request) }
+    try loaded.checkValidation()
+    if run.result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
+  }
+
+  /// Room for a usual answer, without memory for all that a model was trained for.
+  static func usualContext(prompt: Int, tokens: Int?, trained: Int) -> Int {
+    let (wanted, overflows) = prompt.addingReportingOverflow(tokens ?? 1024)
+    return min(trained, overflows ? trained : max(4096, wanted))
+  }
+
+  private func promptText() throws -> String {
+    if let prompt { return prompt }
+    var text = try file.map(Input.text(ofFile:)) ?? Input.standardInput(as: "the prompt")
+    if text.utf8.last == 0x0A { text.unicodeScalars.removeLast() }
+    return text
+  }
+
+  /// Generates; text goes to standard output as it comes unless one JSON object is wanted.
+  private func stream(
+    _ request: GenerationRequest, on engine: Engine
+  ) throws -> (result: GenerationResult, readerIsGone: Bool) {
+    // A prompt of this size is done before anybody wonders.
+    let progress = Progress(isWanted: request.prompt.count > 256)
+    defer { progress.clear() }
+    var failure: (any Error)?
+    let result = try engine.generate(
+      request,
+      onPrompt: { done in
+        let total = request.prompt.count
+        progress.draw(
+          "prompt ", done: done, total: total, detail: "\(done) of \(Format.count(total, "token"))")
+      },
+      shouldStop: { Interruption.isRequested || failure != nil },
+      onText: { piece in
+        progress.clear()
+        guard !json, failure == nil else { return }
+        do { try Output.write(piece) } catch { failure = error }
+      })
+    if let failure, !(failure is Output.ReaderIsGone) { throw failure }
+    return (result, failure != nil)
+  }
+
+  private func report(
+    _ result: GenerationResult, _ loaded: LoadedEngine, sampling: SamplingParameters
+  ) -> JSON {
+    var members: [(String, JSON)] = [
+      ("text", .string(result.text)),
+      ("tokens", .array(result.tokens.map { .int(Int($0)) })),
+      ("prompt_tokens", .int(result.promptTokenCount)),
+      ("load_seconds", .double(loaded.loadSeconds)),
+      ("time_to_first_token_seconds", .double(result.timeToFirstToken)),
+      ("prompt_tokens_per_second", .double(result.promptTokensPerSecond)),
+      ("decode_tokens_per_second", .double(result.decodeTokensPerSecond)),
+      ("device_memory_bytes", .int(loaded.engine.deviceMemory.peak)),
+      ("device", .string(loaded.engine.deviceName)),
+      ("finish_reason", .string(result.finishReason.rawValue)),
+    ]
+    if sampling.temperature > 0 { members.append(("seed", .unsigned(sampling.seed))) }
+    return .object(members)
+  }
+
+  private func summarise(_ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest) {
+    let engine = loaded.engine
+    let rate = { (value: Double) in "\(Format.decimal(value, 1)) tokens/s" }
+    let ending =
+      switch result.finishReason {
+      case .stop: "the model or a stop text ended it"
+      case .cancelled: "interrupted"
+      case .length where result.tokens.count == tokens: "as many as asked for"
+      case .length: "the context of \(engine.contextLength) tokens is full: raise --context"
+      }
+    Output.note("")
+    Output.note(
+      "device   \(engine.deviceName)\(engine.isCPUDevice ? " (a CPU driver: slow, for tests)" : ""), "
+        + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used")
+    Output.note(
+      "load     \(Format.decimal(loaded.loadSeconds, 2)) s; "
+        + "first token \(Format.decimal(result.timeToFirstToken, 3)) s after the prompt")
+    Output.note(
+      "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond))")
+    Output.note(
+      "decode   \(Format.count(result.tokens.count, "token")), \(rate(result.decodeTokensPerSecond)); \(ending)"
+    )
+    if request.sampling.temperature > 0 { Output.note("seed     \(request.sampling.seed)") }
+  }
+}

@@ -1,0 +1,67 @@
+import ArgumentParser
+import Engine
+
+/// How tokens are drawn.
+struct SamplingOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("Randomness; 0 always takes the best token.", valueName: "t"))
+  var temperature: Float = 0
+
+  @Option(help: ArgumentHelp("Keep only the k best tokens; 0 keeps all.", valueName: "k"))
+  var topK = 0
+
+  @Option(
+    help: ArgumentHelp("Keep only the best tokens with this probability in sum; 1 keeps all.", valueName: "p")
+  )
+  var topP: Float = 1
+
+  @Option(
+    help: ArgumentHelp("Keep only tokens at least this fraction as probable as the best.", valueName: "p"))
+  var minP: Float = 0
+
+  @Option(help: ArgumentHelp("Divides the logits of tokens seen before; 1 is none.", valueName: "x"))
+  var repeatPenalty: Float = 1
+
+  @Option(help: ArgumentHelp("Subtracted from the logits of tokens generated before.", valueName: "x"))
+  var presencePenalty: Float = 0
+
+  @Option(help: ArgumentHelp("Subtracted for each time a token was generated before.", valueName: "x"))
+  var frequencyPenalty: Float = 0
+
+  @Option(
+    help: ArgumentHelp(
+      "With it, the same text every time (default: random, in the summary).", valueName: "number"))
+  var seed: UInt64?
+
+  func parameters() -> SamplingParameters {
+    var parameters = SamplingParameters()
+    parameters.temperature = temperature
+    parameters.topK = topK
+    parameters.topP = topP
+    parameters.minP = minP
+    parameters.repeatPenalty = repeatPenalty
+    parameters.presencePenalty = presencePenalty
+    parameters.frequencyPenalty = frequencyPenalty
+    // Ten digits can be typed again.
+    if temperature > 0 { parameters.seed = seed ?? UInt64(UInt32.random(in: 0...UInt32.max)) }
+    return parameters
+  }
+}
+
+/// Where a model runs, and how much of a text it sees.
+struct EnginePlace: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Tokens of prompt and text together (default: up to 4096, more for a longer prompt).",
+      valueName: "tokens"))
+  var context: Int?
+
+  @Option(
+    help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
+  var device: String?
+
+  func check() throws {
+    if let context, !(1...Int(Int32.max)).contains(context) {
+      throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
+    }
+  }
+}

@@ -1,0 +1,99 @@
+import ArgumentParser
+import Engine
+
+/// `vkinfer perplexity`: how well a model predicts a text.
+struct Perplexity: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measure how well a model predicts a text.",
+    discussion: """
+      The text is cut into chunks of --context tokens; in each, the tokens of the second half are scored. The figure, \
+      exp of the mean negative log-probability, is the last line on standard output; lower is better.
+      """)
+
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp("The model: a GGUF file, or any part of a split one.", valueName: "file"))
+  var model: String
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("The text; - is standard input.", valueName: "file"))
+  var file: String
+
+  @Option(help: ArgumentHelp("Tokens of a chunk.", valueName: "tokens"))
+  var context = 512
+
+  @Option(
+    help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
+  var device: String?
+
+  @Flag(help: "Write one JSON object instead of the figure.")
+  var json = false
+
+  @Flag(help: "Say what is decided on the way.")
+  var verbose = false
+
+  func validate() throws {
+    guard (4...Int(Int32.max)).contains(context) else {
+      throw ValidationError("--context \(context) is not possible: use 4 or more")
+    }
+  }
+
+  func run() throws {
+    Interruption.ignoreClosedPipes()
+    let text = try Input.text(ofFile: file)
+    Interruption.watch()
+    let start = ContinuousClock.now
+    let model = try LanguageModel(path: self.model)
+    let tokens = try model.tokens(of: text, addSpecial: false, parseSpecial: false)
+    guard tokens.count >= context else {
+      throw CommandError(
+        "\(file): the text has \(Format.count(tokens.count, "token")), less than one chunk of \(context); "
+          + "use a longer text or a smaller --context")
+    }
+    var options = EngineOptions()
+    options.device = device
+    options.contextLength = context
+    // Enough to keep a device busy; the logits of more would take much of its memory.
+    options.maxOutputs = min(context, 128)
+    let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
+
+    let progress = Progress()
+    let result = try loaded.engine.perplexity(of: tokens, chunkLength: context) { done, total, figure in
+      progress.draw("scoring", done: done, total: total, detail: "\(Format.decimal(figure, 4)) so far")
+      return !Interruption.isRequested
+    }
+    progress.clear()
+    loaded.savePipelines(verbose: verbose)
+    let isWhole = result.chunks == tokens.count / context
+    do { try report(result, tokens: tokens.count, loaded) } catch is Output.ReaderIsGone { return }
+    try loaded.checkValidation()
+    if !isWhole { throw ExitCode(Interruption.exitCode) }
+  }
+
+  private func report(_ result: PerplexityResult, tokens: Int, _ loaded: LoadedEngine) throws {
+    let rate = result.seconds > 0 ? Double(result.chunks * context) / result.seconds : 0
+    guard !json else {
+      let object = JSON.object([
+        ("perplexity", .double(result.perplexity)),
+        ("scored_tokens", .int(result.scoredTokens)),
+        ("tokens", .int(tokens)),
+        ("chunks", .int(result.chunks)),
+        ("context", .int(context)),
+        ("load_seconds", .double(loaded.loadSeconds)),
+        ("seconds", .double(result.seconds)),
+        ("tokens_per_second", .double(rate)),
+        ("device_memory_bytes", .int(loaded.engine.deviceMemory.peak)),
+        ("device", .string(loaded.engine.deviceName)),
+      ])
+      return try Output.write(object.text + "\n")
+    }
+    Output.note(
+      "\(loaded.engine.deviceName): \(Format.count(result.chunks, "chunk")) of \(context) tokens, "
+        + "\(Format.grouped(result.scoredTokens)) scored, in \(Format.decimal(result.seconds, 1)) s "
+        + "(\(Format.decimal(rate, 1)) tokens/s)")
+    if result.chunks < tokens / context {
+      Output.note(
+        "interrupted after \(result.chunks) of \(tokens / context) chunks: the figure is of those alone")
+    }
+    try Output.write(Format.decimal(result.perplexity, 4) + "\n")
+  }
+}
