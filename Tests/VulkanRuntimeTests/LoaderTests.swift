@@ -2,8 +2,17 @@ import Foundation
 import Testing
 import VulkanRuntime
 
+/// Whether the process was started as a program of its own, as a test in another process needs it.
+private let startsAsItself: Bool = {
+  let program = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+  return program.map { !($0 as NSString).lastPathComponent.hasPrefix("ld-") } ?? false
+}()
+
 /// Machines without Vulkan, or without all of it. Each test is a process of its own, since the loader reads the
 /// environment once.
+@Suite(
+  .enabled(
+    if: startsAsItself, "the program was started through a dynamic loader, and cannot be again"))
 struct LoaderTests {
   /// What opening Vulkan throws; ends the process if it is not one line.
   private static func failure() -> VulkanError? {
