@@ -148,6 +148,13 @@ extension Engine {
   }
 
   func check(_ prompt: [Int32]) throws {
+    try model.check(prompt: prompt, contextLength: contextLength)
+  }
+}
+
+extension LanguageModel {
+  /// Throws one line that says why an engine with a context of that many tokens could not take `prompt`.
+  public func check(prompt: [Int32], contextLength: Int) throws {
     guard !prompt.isEmpty else {
       throw EngineError(.prompt, "the prompt has no tokens: give some text (the model adds none of its own)")
     }
@@ -155,9 +162,9 @@ extension Engine {
       throw EngineError(
         .prompt,
         "the prompt has \(prompt.count) tokens, but the context holds \(contextLength) "
-          + "(the model was trained for \(model.contextLength)); shorten it, or raise --context")
+          + "(the model was trained for \(self.contextLength)); shorten it, or raise --context")
     }
-    let vocabulary = model.program.vocabularySize
+    let vocabulary = program.vocabularySize
     if let wrong = prompt.first(where: { $0 < 0 || Int($0) >= vocabulary }) {
       throw EngineError(.prompt, "token id \(wrong) is not in the vocabulary of \(vocabulary)")
     }

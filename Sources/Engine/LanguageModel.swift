@@ -22,9 +22,13 @@ public final class LanguageModel: Sendable {
     self.file = file
     source = file
     metadata = file.metadata
-    description = try ModelDescription(metadata: file.metadata, tensors: file.tensors)
-    program = try Program(description, source: file)
-    tokenizer = try Tokenizer(metadata: file.metadata)
+    do {
+      description = try ModelDescription(metadata: file.metadata, tensors: file.tensors)
+      program = try Program(description, source: file)
+      tokenizer = try Tokenizer(metadata: file.metadata)
+    } catch {
+      throw EngineError(.model, "\(path): \(error)")
+    }
     if let tokenizer, tokenizer.vocabularySize > description.vocabularySize {
       throw EngineError(
         .model,

@@ -227,6 +227,7 @@ extension ModelReport.Value {
 
   private static func texts(_ value: MetadataValue) -> [String]? {
     if let strings = value.strings { return strings }
+    if case .uint64Array(let values) = value { return values.map(String.init) }
     if let integers = value.ints { return integers.map(String.init) }
     if let flags = value.bools { return flags.map { $0 ? "true" : "false" } }
     if let numbers = value.floats { return numbers.map { "\($0)" } }

@@ -23,7 +23,8 @@ public struct SamplingParameters: Sendable, Hashable {
 
   var hasPenalties: Bool { repeatPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
 
-  func validate() throws {
+  /// Throws one line that names the first value out of its range.
+  public func validate() throws {
     func check(_ name: String, _ value: Float, _ range: ClosedRange<Float>) throws {
       guard range.contains(value) else {
         throw EngineError(

@@ -10,13 +10,8 @@ struct Devices: ParsableCommand {
   var json = false
 
   func run() throws {
-    Interruption.ignoreClosedPipes()
     let survey = try DeviceSurvey()
-    do {
-      try Output.write(json ? Self.object(survey).text + "\n" : Self.table(survey))
-    } catch is Output.ReaderIsGone {
-      return
-    }
+    try Output.write(json ? Self.object(survey).text + "\n" : Self.table(survey))
     if survey.chosen == nil { throw CommandError(survey.reason) }
     try LoadedEngine.checkValidation(messages: survey.validationMessageCount)
   }
@@ -38,7 +33,7 @@ struct Devices: ParsableCommand {
       } else {
         rows += abilities(device)
       }
-      for (label, value) in rows { text += "     \(Format.pad(label, 16))\(value)\n" }
+      for (label, value) in rows { text += "     \(Format.pad(label, 18))\(value)\n" }
       text += "\n"
     }
     if let chosen = survey.chosen {
@@ -58,7 +53,7 @@ struct Devices: ParsableCommand {
       ("subgroups", subgroups),
       (
         "workgroups",
-        "up to \(device.maxWorkgroupInvocations) invocations, \(Format.bytes(device.sharedMemoryBytes)) shared"
+        "up to \(device.maxWorkgroupInvocations) invocations, \(device.sharedMemoryBytes / 1024) KiB shared"
       ),
       ("largest buffer", Format.bytes(device.maxBufferBytes)),
       ("arithmetic", device.arithmetic.isEmpty ? "32 bits only" : device.arithmetic.joined(separator: ", ")),

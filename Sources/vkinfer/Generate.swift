@@ -16,14 +16,14 @@ struct Generate: ParsableCommand {
     help: ArgumentHelp("The model: a GGUF file, or any part of a split one.", valueName: "file"))
   var model: String
 
-  @Option(name: .shortAndLong, help: "The prompt.")
+  @Option(name: .shortAndLong, parsing: .unconditional, help: "The prompt.")
   var prompt: String?
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Take the prompt from a file.", valueName: "file"))
   var file: String?
 
   @Option(
-    name: [.customShort("n"), .long],
+    name: [.customShort("n"), .long], parsing: .unconditional,
     help: ArgumentHelp(
       "Most tokens to generate (default: until the model ends or the context is full).", valueName: "count"))
   var tokens: Int?
@@ -31,7 +31,9 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Sampling")
   var sampling: SamplingOptions
 
-  @Option(help: ArgumentHelp("End before this text; can be given several times.", valueName: "text"))
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: ArgumentHelp("End before this text; can be given several times.", valueName: "text"))
   var stop: [String] = []
 
   @Flag(help: "Go on after the model has ended its text.")
@@ -53,12 +55,13 @@ struct Generate: ParsableCommand {
     if prompt != nil, file != nil {
       throw ValidationError("-p and -f both give a prompt: use one of them")
     }
-    if let tokens, tokens < 0 { throw ValidationError("-n \(tokens) is negative: use 0 or more") }
-    try place.check()
+    if let tokens, tokens < 0 {
+      throw ValidationError(
+        "-n \(tokens) is negative: use 0 or more, or leave it out to go on until the model ends")
+    }
   }
 
   func run() throws {
-    Interruption.ignoreClosedPipes()
     let text = try promptText()
     Interruption.watch()
     let start = ContinuousClock.now
@@ -71,27 +74,29 @@ struct Generate: ParsableCommand {
 
     var options = EngineOptions()
     options.device = place.device
-    options.contextLength =
+    let context =
       place.context
       ?? Self.usualContext(prompt: request.prompt.count, tokens: tokens, trained: model.contextLength)
+    // Said now, not after a large model is loaded.
+    try model.check(prompt: request.prompt, contextLength: context)
+    options.contextLength = context
     options.mayShortenContext = place.context == nil
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 
-    let run = try stream(request, on: loaded.engine)
+    let result = try stream(request, on: loaded.engine)
     loaded.savePipelines(verbose: verbose)
-    if run.readerIsGone { return }
     if json {
-      try Output.write(report(run.result, loaded, sampling: request.sampling).text + "\n")
-    } else if let last = run.result.text.utf8.last, last != 0x0A {
+      try Output.write(report(result, loaded, sampling: request.sampling).text + "\n")
+    } else if let last = result.text.utf8.last, last != 0x0A {
       try Output.write("\n")
     }
-    if !quiet { summarise(run.result, loaded, request) }
+    if !quiet { summarise(result, loaded, request) }
     try loaded.checkValidation()
-    if run.result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
+    if result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
   }
 
-  /// Room for a usual answer, without memory for all that a model was trained for.
+  /// The context when none is asked for: room for a usual answer, without memory for all that a model was trained for.
   static func usualContext(prompt: Int, tokens: Int?, trained: Int) -> Int {
     let (wanted, overflows) = prompt.addingReportingOverflow(tokens ?? 1024)
     return min(trained, overflows ? trained : max(4096, wanted))
@@ -100,14 +105,12 @@ struct Generate: ParsableCommand {
   private func promptText() throws -> String {
     if let prompt { return prompt }
     var text = try file.map(Input.text(ofFile:)) ?? Input.standardInput(as: "the prompt")
-    if text.utf8.last == 0x0A { text.unicodeScalars.removeLast() }
+    if text.utf8.last == 0x0A { text.removeLast() }
     return text
   }
 
   /// Generates; text goes to standard output as it comes unless one JSON object is wanted.
-  private func stream(
-    _ request: GenerationRequest, on engine: Engine
-  ) throws -> (result: GenerationResult, readerIsGone: Bool) {
+  private func stream(_ request: GenerationRequest, on engine: Engine) throws -> GenerationResult {
     // A prompt of this size is done before anybody wonders.
     let progress = Progress(isWanted: request.prompt.count > 256)
     defer { progress.clear() }
@@ -125,8 +128,8 @@ struct Generate: ParsableCommand {
         guard !json, failure == nil else { return }
         do { try Output.write(piece) } catch { failure = error }
       })
-    if let failure, !(failure is Output.ReaderIsGone) { throw failure }
-    return (result, failure != nil)
+    if let failure { throw failure }
+    return result
   }
 
   private func report(
@@ -160,13 +163,12 @@ struct Generate: ParsableCommand {
       }
     Output.note("")
     Output.note(
-      "device   \(engine.deviceName)\(engine.isCPUDevice ? " (a CPU driver: slow, for tests)" : ""), "
+      "device   \(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
         + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used")
+    Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(
-      "load     \(Format.decimal(loaded.loadSeconds, 2)) s; "
-        + "first token \(Format.decimal(result.timeToFirstToken, 3)) s after the prompt")
-    Output.note(
-      "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond))")
+      "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond)); "
+        + "first token after \(Format.decimal(result.timeToFirstToken, 3)) s")
     Output.note(
       "decode   \(Format.count(result.tokens.count, "token")), \(rate(result.decodeTokensPerSecond)); \(ending)"
     )

@@ -31,14 +31,9 @@ struct Inspect: ParsableCommand {
   }
 
   func run() throws {
-    Interruption.ignoreClosedPipes()
     let usual = Generate.usualContext(prompt: 0, tokens: nil, trained: Int.max)
     let report = try ModelReport(path: model, contextLength: context ?? usual, device: device)
-    do {
-      try Output.write(json ? object(report).text + "\n" : text(report))
-    } catch is Output.ReaderIsGone {
-      return
-    }
+    try Output.write(json ? object(report).text + "\n" : text(report))
   }
 
   // MARK: - For a reader

@@ -20,9 +20,4 @@ enum Interruption {
     action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND)) | Int32(SA_RESTART)
     sigaction(SIGINT, &action, nil)
   }
-
-  /// A closed pipe is an error of the write, not the end of the process.
-  static func ignoreClosedPipes() {
-    signal(SIGPIPE, SIG_IGN)
-  }
 }

@@ -3,34 +3,49 @@ import Engine
 
 /// How tokens are drawn.
 struct SamplingOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("Randomness; 0 always takes the best token.", valueName: "t"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Randomness; 0 always takes the best token.", valueName: "t"))
   var temperature: Float = 0
 
-  @Option(help: ArgumentHelp("Keep only the k best tokens; 0 keeps all.", valueName: "k"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Keep only the k best tokens; 0 keeps all.", valueName: "k"))
   var topK = 0
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("Keep only the best tokens with this probability in sum; 1 keeps all.", valueName: "p")
   )
   var topP: Float = 1
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("Keep only tokens at least this fraction as probable as the best.", valueName: "p"))
   var minP: Float = 0
 
-  @Option(help: ArgumentHelp("Divides the logits of tokens seen before; 1 is none.", valueName: "x"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Divides the logits of tokens seen before; 1 is none.", valueName: "x"))
   var repeatPenalty: Float = 1
 
-  @Option(help: ArgumentHelp("Subtracted from the logits of tokens generated before.", valueName: "x"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Subtracted from the logits of tokens generated before.", valueName: "x"))
   var presencePenalty: Float = 0
 
-  @Option(help: ArgumentHelp("Subtracted for each time a token was generated before.", valueName: "x"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Subtracted for each time a token was generated before.", valueName: "x"))
   var frequencyPenalty: Float = 0
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "With it, the same text every time (default: random, in the summary).", valueName: "number"))
   var seed: UInt64?
+
+  func validate() throws {
+    do { try parameters().validate() } catch { throw ValidationError("\(error)") }
+  }
 
   func parameters() -> SamplingParameters {
     var parameters = SamplingParameters()
@@ -50,16 +65,18 @@ struct SamplingOptions: ParsableArguments {
 /// Where a model runs, and how much of a text it sees.
 struct EnginePlace: ParsableArguments {
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Tokens of prompt and text together (default: up to 4096, more for a longer prompt).",
       valueName: "tokens"))
   var context: Int?
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
-  func check() throws {
+  func validate() throws {
     if let context, !(1...Int(Int32.max)).contains(context) {
       throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
     }

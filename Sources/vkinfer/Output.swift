@@ -5,8 +5,18 @@ enum Output {
   /// Nobody reads what is written any more (`| head -1`): no error, but reason to stop.
   struct ReaderIsGone: Error {}
 
-  static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
   static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
+
+  /// Call first in the process.
+  static func prepare() {
+    // A closed pipe is an error of the write, not the end of the process.
+    signal(SIGPIPE, SIG_IGN)
+    // Where a standard descriptor is closed, the next file opened would take its number, and get what is written to
+    // it. Read-only: such writes fail.
+    for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+      _ = open("/dev/null", O_RDONLY)
+    }
+  }
 
   /// Writes text to standard output, at once and whole.
   ///

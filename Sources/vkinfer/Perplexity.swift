@@ -38,7 +38,6 @@ struct Perplexity: ParsableCommand {
   }
 
   func run() throws {
-    Interruption.ignoreClosedPipes()
     let text = try Input.text(ofFile: file)
     Interruption.watch()
     let start = ContinuousClock.now
@@ -64,7 +63,7 @@ struct Perplexity: ParsableCommand {
     progress.clear()
     loaded.savePipelines(verbose: verbose)
     let isWhole = result.chunks == tokens.count / context
-    do { try report(result, tokens: tokens.count, loaded) } catch is Output.ReaderIsGone { return }
+    try report(result, tokens: tokens.count, loaded)
     try loaded.checkValidation()
     if !isWhole { throw ExitCode(Interruption.exitCode) }
   }

@@ -26,7 +26,6 @@ struct Tokenize: ParsableCommand {
   var text: String?
 
   func run() throws {
-    Interruption.ignoreClosedPipes()
     let tokenizer: Tokenizer
     do {
       tokenizer = try Tokenizer(metadata: GGUFFile(path: model).metadata)
@@ -35,18 +34,14 @@ struct Tokenize: ParsableCommand {
     }
     let text = try self.text ?? Input.standardInput(as: "the text")
     let tokens = tokenizer.encode(text, addSpecial: !noBOS, parseSpecial: true)
-    do {
-      if ids { return try Output.write(tokens.map(String.init).joined(separator: " ") + "\n") }
-      let width = String(tokens.max() ?? 0).count
-      var lines = ""
-      for token in tokens {
-        lines +=
-          "\(Format.padLeft(String(token), width))  \(Self.printable(tokenizer.bytes(of: token, special: true)))\n"
-      }
-      try Output.write(lines)
-    } catch is Output.ReaderIsGone {
-      return
+    if ids { return try Output.write(tokens.map(String.init).joined(separator: " ") + "\n") }
+    let width = String(tokens.max() ?? 0).count
+    var lines = ""
+    for token in tokens {
+      let piece = Self.printable(tokenizer.bytes(of: token, special: true))
+      lines += "\(Format.padLeft(String(token), width))  \(piece)\n"
     }
+    try Output.write(lines)
   }
 
   /// The bytes of a token in quotes; a part of a character, or one that does not print, as escapes.

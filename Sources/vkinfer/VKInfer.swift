@@ -12,6 +12,18 @@ struct VKInfer: ParsableCommand {
     ])
 
   static var _errorPrefix: String { "error: " }
+
+  static func main() {
+    Output.prepare()
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch is Output.ReaderIsGone {
+      // Whoever read has what he wanted.
+    } catch {
+      exit(withError: error)
+    }
+  }
 }
 
 /// A failure of the command line itself, in one line: what, where, what to do.
