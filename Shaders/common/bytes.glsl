@@ -16,6 +16,11 @@ float signed_byte(uint word) {
   return float(int(word << 24) >> 24);
 }
 
+// Bit j of each byte of `word`, moved above a nibble: the fifth bits of four weights.
+uint fifth_bits(uint word, uint j) {
+  return ((word >> j) & 0x01010101u) << 4;
+}
+
 // Half `index & 1` of a word.
 float half_of_word(uint word, uint index) {
   return unpackHalf2x16(word >> (16 * (index & 1u))).x;

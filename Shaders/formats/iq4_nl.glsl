@@ -20,8 +20,8 @@ Chunk load_chunk(uint index) {
 
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    w[j] = levels(chunk.quants[j]) * chunk.scale;
-    w[j + 4] = levels(chunk.quants[j] >> 4) * chunk.scale;
+    w[j] = levels(chunk.quants[j] & 0x0f0f0f0fu) * chunk.scale;
+    w[j + 4] = levels((chunk.quants[j] >> 4) & 0x0f0f0f0fu) * chunk.scale;
   }
 }
 #endif

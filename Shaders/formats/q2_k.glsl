@@ -38,15 +38,9 @@ void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
 
 #ifdef FORMAT_REPACK
 void repack_block(uint source, uint block) {
-  // For each 128 weights 32 bytes, bit pair c of byte b belongs to weight b of the c-th 32.
   for (uint chunk = 0; chunk < 8; chunk++) {
     [[unroll]] for (uint h = 0; h < 2; h++) {
-      uint word = 0;
-      [[unroll]] for (uint j = 0; j < 4; j++) {
-        uint bits = source_word(source + 16 + 32 * (chunk / 4) + 16 * h + 4 * j) >> (2 * (chunk & 3u));
-        word |= (bits & 0x03030303u) << (2 * j);
-      }
-      push.plane0.at[(8 * block + chunk) * 2 + h] = word;
+      push.plane0.at[(8 * block + chunk) * 2 + h] = bit_pairs(source + 16, chunk, h);
     }
   }
   [[unroll]] for (uint j = 0; j < 4; j++) push.plane1.at[4 * block + j] = source_word(source + 4 * j);

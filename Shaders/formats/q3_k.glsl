@@ -40,23 +40,16 @@ void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
 void repack_block(uint source, uint block) {
   for (uint chunk = 0; chunk < 8; chunk++) {
     [[unroll]] for (uint h = 0; h < 2; h++) {
-      uint word = 0;
-      [[unroll]] for (uint j = 0; j < 4; j++) {
-        uint bits = source_word(source + 32 + 32 * (chunk / 4) + 16 * h + 4 * j) >> (2 * (chunk & 3u));
-        word |= (bits & 0x03030303u) << (2 * j);
-      }
-      push.plane0.at[(8 * block + chunk) * 2 + h] = word;
+      push.plane0.at[(8 * block + chunk) * 2 + h] = bit_pairs(source + 32, chunk, h);
     }
-    uint high = 0;
-    for (uint j = 0; j < 8; j++) high |= ((source_word(source + 4 * j) >> chunk) & 0x01010101u) << j;
-    push.plane1.at[8 * block + chunk] = high;
+    push.plane1.at[8 * block + chunk] = bits(source, chunk);
   }
   // Four low bits of scales i and i + 8 share byte i; byte 8 + i % 4 holds the upper two of scales i, i + 4, ...
   for (uint word = 0; word < 4; word++) {
     uint low = source_word(source + 96 + 4 * (word & 1u)) >> (4 * (word >> 1));
     uint high = source_word(source + 104) >> (2 * word);
     uint six = (low & 0x0f0f0f0fu) | ((high & 0x03030303u) << 4);
-    // Minus 32 in each byte: adding 224 to numbers under 64 carries into no neighbour.
+    // Minus 32 in each byte; the top bits, set meanwhile, keep one byte from borrowing from the next.
     push.plane2.at[4 * block + word] = ((six | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
   }
   atomicOr(push.plane3.at[block / 2], source_half(source + 108) << (16 * (block & 1u)));

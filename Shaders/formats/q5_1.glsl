@@ -18,18 +18,13 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], push.weights.plane1.at[index], push.weights.plane2.at[index]);
 }
 
-// The fifth bits of weights 4j to 4j + 3, each in place above its nibble.
-uint high_bits(uint word, uint j) {
-  return ((word >> j) & 0x01010101u) << 4;
-}
-
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
   vec2 scales = unpackHalf2x16(chunk.scales);
   vec4 scale = vec4(scales.x);
   vec4 minimum = vec4(scales.y);
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | high_bits(chunk.high, j);
-    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | high_bits(chunk.high, j + 4);
+    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
+    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
     w[j] = fma(bytes_to_floats(low), scale, minimum);
     w[j + 4] = fma(bytes_to_floats(high), scale, minimum);
   }

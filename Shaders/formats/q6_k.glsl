@@ -22,7 +22,8 @@ Chunk load_chunk(uint index) {
   uint packed = push.weights.plane2.at[index / 2] >> (16 * (index & 1u));
   float scale = half_of_word(push.weights.plane3.at[block / 2], block);
   return Chunk(
-      push.weights.plane0.at[index], push.weights.plane1.at[index], vec2(signed_byte(packed), signed_byte(packed >> 8)) * scale);
+      push.weights.plane0.at[index], push.weights.plane1.at[index],
+      vec2(signed_byte(packed), signed_byte(packed >> 8)) * scale);
 }
 
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
@@ -36,27 +37,15 @@ void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
 #endif
 
 #ifdef FORMAT_REPACK
-// Low nibbles of weights 4k to 4k + 3 of the chunk: the file holds, for each 128 weights, 64 bytes whose low nibbles
-// are the first 64 and whose high nibbles are the last.
-uint low_nibbles(uint source, uint chunk, uint k) {
-  uint word = source_word(source + 64 * (chunk / 4) + 32 * (chunk & 1u) + 4 * k);
-  return (word >> (4 * ((chunk >> 1) & 1u))) & 0x0f0f0f0fu;
-}
-
 void repack_block(uint source, uint block) {
   for (uint chunk = 0; chunk < 8; chunk++) {
+    // For each 128 weights, the low nibbles of 64 bytes are the first 64 and the high nibbles the last.
+    uint run = source + 64 * (chunk / 4) + 32 * (chunk & 1u);
     [[unroll]] for (uint j = 0; j < 4; j++) {
-      push.plane0.at[(8 * block + chunk) * 4 + j] =
-          low_nibbles(source, chunk, j) | (low_nibbles(source, chunk, j + 4) << 4);
+      push.plane0.at[(8 * block + chunk) * 4 + j] = nibbles(run, (chunk / 2) & 1u, j);
     }
-    // Upper bits: for each 128 weights 32 bytes, bit pair c of byte b belongs to weight b of the c-th 32.
     [[unroll]] for (uint h = 0; h < 2; h++) {
-      uint word = 0;
-      [[unroll]] for (uint j = 0; j < 4; j++) {
-        uint bits = source_word(source + 128 + 32 * (chunk / 4) + 16 * h + 4 * j) >> (2 * (chunk & 3u));
-        word |= (bits & 0x03030303u) << (2 * j);
-      }
-      push.plane1.at[(8 * block + chunk) * 2 + h] = word;
+      push.plane1.at[(8 * block + chunk) * 2 + h] = bit_pairs(source + 128, chunk, h);
     }
   }
   [[unroll]] for (uint j = 0; j < 4; j++) push.plane2.at[4 * block + j] = source_word(source + 192 + 4 * j);

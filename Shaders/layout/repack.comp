@@ -33,6 +33,28 @@ uint spread_bits(uint bits) {
   return result;
 }
 
+// Blocks of 256 hold 32 weights in 32 bytes, sharing each byte with other runs of 32. Of such weights:
+// nibble n (0 low, 1 high) of the bytes from `run` on, as word j of plane0 in q4_0;
+uint nibbles(uint run, uint n, uint j) {
+  uint low = (source_word(run + 4 * j) >> (4 * n)) & 0x0f0f0f0fu;
+  return low | (((source_word(run + 16 + 4 * j) >> (4 * n)) & 0x0f0f0f0fu) << 4);
+}
+// bit pair `chunk % 4` of the `chunk / 4`-th 32 bytes from `base` on, as word h of plane0 in q2_k;
+uint bit_pairs(uint base, uint chunk, uint h) {
+  uint run = base + 32 * (chunk / 4) + 16 * h;
+  uint result = 0;
+  [[unroll]] for (uint j = 0; j < 4; j++) {
+    result |= ((source_word(run + 4 * j) >> (2 * (chunk & 3u))) & 0x03030303u) << (2 * j);
+  }
+  return result;
+}
+// bit `chunk` of the bytes from `run` on, as plane1 of q5_0.
+uint bits(uint run, uint chunk) {
+  uint result = 0;
+  for (uint j = 0; j < 8; j++) result |= ((source_word(run + 4 * j) >> chunk) & 0x01010101u) << j;
+  return result;
+}
+
 // Destination row of a row: pairs of a head's rotated elements, stored in halves, become neighbours.
 uint ordered_row(uint row) {
   if (push.pair_head_size == 0) return row;
