@@ -6,12 +6,24 @@ struct ByteReader {
   /// Bytes that a header may have. The largest known (a 262 144-token vocabulary with its merges) have some 15 MiB;
   /// the limit bounds the time and memory that a hostile file can cost.
   static let headerLimit = 64 << 20
+  /// Bytes that the name of a key or tensor may have, as the GGUF specification has it for keys.
+  static let nameLimit = 65_535
+  /// Texts that the arrays of a header may hold together: some 800 000 in the largest known, tokens and merges.
+  static let textLimit = 1 << 21
+  /// Bytes of text that are not UTF-8 in a header, all texts together: repairing them is slow, and real files have
+  /// few.
+  static let repairLimit = 4 << 20
+  /// Combining marks that a text may have in a row, as in Unicode's stream-safe text format (UAX #15). To compare
+  /// texts takes time with the square of it.
+  static let markLimit = 30
 
   let bytes: UnsafeRawBufferPointer
   let path: String
   /// Bytes of the whole file, of which `bytes` may be only the first part.
   let fileSize: Int
   private(set) var offset = 0
+  private var textCount = 0
+  private var repairedBytes = 0
 
   init(_ bytes: UnsafeRawBufferPointer, path: String) {
     self.bytes = UnsafeRawBufferPointer(rebasing: bytes.prefix(Self.headerLimit))
@@ -75,16 +87,69 @@ struct ByteReader {
 
   /// A text. Bytes that are not UTF-8 become U+FFFD: they occur in the descriptions of real models.
   mutating func readText(_ what: @autoclosure () -> String) throws(ModelFileError) -> String {
-    String(decoding: try readStringBytes(what()), as: UTF8.self)
+    let bytes = try readStringBytes(what())
+    let valid = String(validating: bytes, as: UTF8.self)
+    if valid == nil {
+      repairedBytes += bytes.count
+      guard repairedBytes <= Self.repairLimit else {
+        throw failure("corrupt: \(what()) is not UTF-8; download the file again")
+      }
+    }
+    let text = valid ?? String(decoding: bytes, as: UTF8.self)
+    guard !hasLongRunOfMarks(text) else {
+      throw failure(
+        "corrupt: \(what()) has more than \(Self.markLimit) combining marks in a row; download the file again"
+      )
+    }
+    return text
   }
 
-  /// A name (of a key or a tensor): UTF-8 or an error, because repaired names could collide.
+  private func hasLongRunOfMarks(_ text: String) -> Bool {
+    // No mark takes less than two bytes.
+    guard text.utf8.count > 2 * Self.markLimit else { return false }
+    var run = 0
+    for scalar in text.unicodeScalars {
+      // The first mark is U+0300.
+      if scalar.value >= 0x300, scalar.properties.canonicalCombiningClass != .notReordered {
+        run += 1
+        if run > Self.markLimit { return true }
+      } else {
+        run = 0
+      }
+    }
+    return false
+  }
+
+  /// `count` texts.
+  mutating func readTexts(count: UInt64, _ what: @autoclosure () -> String) throws(ModelFileError) -> [String]
+  {
+    // Each takes at least the 8 bytes of its length.
+    guard count <= UInt64(remaining / 8) else { throw tooShort(what(), needs: "\(count) times 8") }
+    textCount += Int(count)
+    guard textCount <= Self.textLimit else {
+      throw failure(
+        "corrupt: \(what()) brings the file to \(textCount) texts, and no model has more than \(Self.textLimit); "
+          + "download the file again")
+    }
+    var texts: [String] = []
+    texts.reserveCapacity(Int(count))
+    for _ in 0..<count { texts.append(try readText(what())) }
+    return texts
+  }
+
+  /// The name of a key or a tensor: ASCII. Others would be compared by Unicode's canonical equivalence, under which
+  /// different names are equal and hostile ones take hours.
   mutating func readName(_ what: @autoclosure () -> String) throws(ModelFileError) -> String {
     let start = offset
     let name = try readStringBytes(what())
-    guard let text = String(validating: name, as: UTF8.self) else {
-      throw failure("corrupt: \(what()) at byte \(start) is not UTF-8; download the file again")
+    guard name.count <= Self.nameLimit else {
+      throw failure(
+        "corrupt: \(what()) at byte \(start) has \(name.count) bytes, and GGUF allows \(Self.nameLimit); "
+          + "download the file again")
     }
-    return text
+    guard name.allSatisfy({ $0 < 0x80 }) else {
+      throw failure("corrupt: \(what()) at byte \(start) is not ASCII; download the file again")
+    }
+    return String(decoding: name, as: UTF8.self)
   }
 }

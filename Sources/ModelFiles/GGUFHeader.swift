@@ -110,15 +110,7 @@ package struct GGUFHeader: Sendable {
     case 5: return .int32Array(try reader.readArray(of: Int32.self, count: count, what()))
     case 6: return .float32Array(try reader.readArray(of: Float.self, count: count, what()))
     case 7: return .boolArray(try reader.readArray(of: UInt8.self, count: count, what()).map { $0 != 0 })
-    case 8:
-      // Each string takes at least the 8 bytes of its length.
-      guard count <= UInt64(reader.remaining / 8) else {
-        throw reader.tooShort(what(), needs: "\(count) times 8")
-      }
-      var strings: [String] = []
-      strings.reserveCapacity(Int(count))
-      for _ in 0..<count { strings.append(try reader.readText(what())) }
-      return .stringArray(strings)
+    case 8: return .stringArray(try reader.readTexts(count: count, what()))
     case 9:
       throw reader.failure("\(what()) holds arrays, which no known model uses; convert the model again")
     case 10: return .uint64Array(try reader.readArray(of: UInt64.self, count: count, what()))
@@ -160,13 +152,12 @@ package struct GGUFHeader: Sendable {
     let (padded, overflow) = UInt64(reader.offset).addingReportingOverflow(alignment - 1)
     let start = padded & ~(alignment - 1)
     for index in tensors.indices {
-      let name = printable(tensors[index].name)
       let (offset, offsetOverflow) = start.addingReportingOverflow(tensors[index].offset)
       let (end, endOverflow) = offset.addingReportingOverflow(UInt64(tensors[index].byteCount))
       guard !overflow, !offsetOverflow, !endOverflow, end <= UInt64(reader.fileSize) else {
         throw reader.failure(
-          "cut short or corrupt: tensor '\(name)' has \(tensors[index].byteCount) bytes at byte "
-            + "\(tensors[index].offset) of the weights, which start at byte \(start), but the file has "
+          "cut short or corrupt: tensor '\(printable(tensors[index].name))' has \(tensors[index].byteCount) bytes "
+            + "at byte \(tensors[index].offset) of the weights, which start at byte \(start), but the file has "
             + "\(reader.fileSize) bytes; download it again")
       }
       tensors[index].offset = offset
@@ -189,7 +180,7 @@ package struct GGUFHeader: Sendable {
     let sizes = try reader.readArray(of: UInt64.self, count: UInt64(dimensions), what())
     let rawType = try reader.read(UInt32.self, what())
     let offset = try reader.read(UInt64.self, what())
-    let type = try tensorType(rawType, of: what(), reader)
+    let type = try tensorType(rawType, of: name, reader)
     guard !sizes.contains(0) else {
       throw reader.failure("corrupt: \(what()) has a dimension of size 0; convert the model again")
     }
@@ -215,14 +206,15 @@ package struct GGUFHeader: Sendable {
   }
 
   private static func tensorType(
-    _ raw: UInt32, of tensor: String, _ reader: ByteReader
+    _ raw: UInt32, of name: String, _ reader: ByteReader
   ) throws(ModelFileError) -> TensorType {
     if let type = TensorType(rawValue: raw) { return type }
-    guard let name = unsupportedTypes[raw] else {
+    let tensor = "tensor '\(printable(name))'"
+    guard let format = unsupportedTypes[raw] else {
       throw reader.failure("\(tensor) has type \(raw), which no known format has; download the file again")
     }
     throw reader.failure(
-      "\(tensor) is stored as \(name), which cannot be read; use a file with weights in "
+      "\(tensor) is stored as \(format), which cannot be read; use a file with weights in "
         + TensorType.allCases.map(\.name).joined(separator: ", "))
   }
 

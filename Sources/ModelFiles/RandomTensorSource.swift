@@ -1,3 +1,5 @@
+import Synchronization
+
 /// Weights that no file holds: random blocks of any format, for benchmarks of a model's shape and for tests.
 ///
 /// The weights of a tensor have mean 0 and a standard deviation of about `1/sqrt(columns)`, so activations keep
@@ -11,6 +13,7 @@ package struct RandomTensorSource: TensorSource {
   private let indices: [String: Int]
   private let seed: UInt64
   private let pools: [RandomBlocks.Kind: [UInt8]]
+  private let scratch = ScratchMemory()
 
   /// - Precondition: names in `tensors` are unique. Where the tensors say that they lie is ignored.
   package init(tensors: [TensorInfo], seed: UInt64) {
@@ -36,18 +39,18 @@ package struct RandomTensorSource: TensorSource {
       if start + count <= pool.count {
         return try body(UnsafeRawBufferPointer(rebasing: pool[start..<start + count]))
       }
-      // It is never empty: an empty range of rows fits in the pool.
-      let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 64)
-      defer { copy.deallocate() }
-      var source = start
-      var written = 0
-      while written < count {
-        let piece = min(pool.count - source, count - written)
-        (copy.baseAddress! + written).copyMemory(from: pool.baseAddress! + source, byteCount: piece)
-        written += piece
-        source = 0
+      return try scratch.withBytes(count) { copy in
+        var source = start
+        var written = 0
+        while written < count {
+          let piece = min(pool.count - source, count - written)
+          // Never empty: an empty range of rows fits in the pool.
+          (copy.baseAddress! + written).copyMemory(from: pool.baseAddress! + source, byteCount: piece)
+          written += piece
+          source = 0
+        }
+        return try body(UnsafeRawBufferPointer(copy))
       }
-      return try body(UnsafeRawBufferPointer(copy))
     }
   }
 
@@ -58,5 +61,19 @@ package struct RandomTensorSource: TensorSource {
     for byte in tensor.name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
     let step = 32 * tensor.type.blockBytes
     return Int(hash % UInt64(poolBytes / step)) * step
+  }
+}
+
+/// Memory that is kept from use to use: paging in fresh memory takes longer than filling it.
+private final class ScratchMemory: Sendable {
+  private let unused = Mutex<[[UInt8]]>([])
+
+  func withBytes<R>(_ count: Int, _ body: (UnsafeMutableRawBufferPointer) throws -> R) rethrows -> R {
+    var memory = unused.withLock { $0.popLast() } ?? []
+    if memory.count < count { memory = [UInt8](repeating: 0, count: count) }
+    defer { unused.withLock { $0.append(memory) } }
+    return try memory.withUnsafeMutableBytes {
+      try body(UnsafeMutableRawBufferPointer(rebasing: $0[..<count]))
+    }
   }
 }

@@ -55,6 +55,20 @@ import Testing
     #expect(try source.withBytes(of: tensor, rows: 5..<5) { $0.count } == 0)
   }
 
+  /// Rows that lie in several pieces in the pool stay as they are while others are asked for.
+  @Test func rowsStayWhileOthersAreRead() throws {
+    let source = RandomTensorSource(tensors: [try tensor("w", [4096, 4800], .q8_0)], seed: 3)
+    let tensor = try #require(source.tensor("w"))
+    try source.withBytes(of: tensor, rows: 0..<2400) { first in
+      let before = Array(first)
+      try source.withBytes(of: tensor, rows: 2400..<4800) { second in
+        #expect(first.baseAddress != second.baseAddress)
+        #expect(!second.elementsEqual(before))
+      }
+      #expect(first.elementsEqual(before))
+    }
+  }
+
   @Test func normsAreNearOneAndBiasesNearZero() throws {
     let source = RandomTensorSource(
       tensors: [

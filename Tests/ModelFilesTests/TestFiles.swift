@@ -71,7 +71,7 @@ func expectRefusal(
 ) {
   let start = threadMilliseconds()
   let error = #expect(throws: ModelFileError.self, sourceLocation: sourceLocation) { try file.header() }
-  #expect(threadMilliseconds() - start < 500, sourceLocation: sourceLocation)
+  #expect(threadMilliseconds() - start < 1000, sourceLocation: sourceLocation)
   guard let error else { return }
   #expect(error.description.contains(text), "\(error)", sourceLocation: sourceLocation)
   #expect(error.description.hasPrefix("model.gguf: "), sourceLocation: sourceLocation)
