@@ -52,10 +52,8 @@ package struct LinearKernel: Sendable, Hashable {
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if traits.isCPU {
-      let chunks = matrix.columns / matrix.format.chunk
-      // Enough rows to pay for the inputs' loads, as long as both cores find work.
-      let rows = chunks >= 1 ? 8 : 4
-      return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns)
+      // Loads are gathered lane by lane: each load of inputs must pay for many rows.
+      return Tiling(subgroups: 1, split: 1, rows: 16, columns: columns)
     }
     let columnGroups = (columnCount + columns - 1) / columns
     var rows = columns >= 8 ? 2 : 4
