@@ -41,7 +41,7 @@ let package = Package(
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "SelfTest",
+        "Engine", "SelfTest", "ModelFiles", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -57,6 +57,8 @@ let package = Package(
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
+    .testTarget(
+      name: "EngineTests", dependencies: ["Engine", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests", dependencies: ["Kernels", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
   ],

@@ -37,6 +37,18 @@ public final class LanguageModel: Sendable {
     }
   }
 
+  /// Opens a file for its weights alone: it needs no tokenizer.
+  package init(weightsOf path: String) throws {
+    let file = try GGUFFile(path: path)
+    self.path = path
+    self.file = file
+    source = file
+    metadata = file.metadata
+    description = try ModelDescription(metadata: file.metadata, tensors: file.tensors)
+    program = try Program(description, source: file)
+    tokenizer = nil
+  }
+
   /// A model of a well-known shape with random weights, for measuring speed.
   package init(shape: SyntheticShape, weights: TensorType, seed: UInt64) throws {
     path = "\(shape.name) \(weights.name)"

@@ -8,7 +8,7 @@ struct VKInfer: ParsableCommand {
     abstract: "Runs language models (GGUF files) on any Vulkan device.",
     version: "vkinfer 0.1.0",
     subcommands: [
-      Generate.self, Devices.self, Inspect.self, Perplexity.self, Tokenize.self,
+      Generate.self, Devices.self, Inspect.self, Perplexity.self, Bench.self, Tokenize.self,
     ])
 
   static var _errorPrefix: String { "error: " }

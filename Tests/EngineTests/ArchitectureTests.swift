@@ -1,0 +1,42 @@
+import Engine
+import Foundation
+import Testing
+
+/// Logits of a small random model of each architecture, on the device, against those of transformers (committed).
+@Suite(.enabled(if: TestModels.absence == nil, "needs a Vulkan device"), .serialized)
+struct ArchitectureTests {
+  struct Expected: Decodable {
+    var tokens: [Int32]
+    var logits: [[Float]]
+  }
+
+  static func relativeError(_ values: [Float], _ expected: [Float]) -> Double {
+    var error = 0.0
+    var norm = 0.0
+    for (value, wanted) in zip(values, expected) {
+      error += Double(value - wanted) * Double(value - wanted)
+      norm += Double(wanted) * Double(wanted)
+    }
+    return (error / norm).squareRoot()
+  }
+
+  @Test(arguments: ["llama", "mistral", "qwen2", "qwen3", "gemma3"], [1, 3, 64])
+  func logitsEqualTransformers(architecture: String, promptChunk: Int) throws {
+    let file = TestModels.fixture("\(architecture).json", in: "ReferenceTests")
+    let expected = try JSONDecoder().decode(Expected.self, from: Data(contentsOf: file))
+    let model = try LanguageModel(
+      weightsOf: TestModels.fixture("\(architecture).gguf", in: "ReferenceTests").path)
+    var options = EngineOptions()
+    options.contextLength = expected.tokens.count
+    options.maxOutputs = 64
+    options.promptChunk = promptChunk
+    let engine = try Engine(model: model, options: options)
+    let logits = try engine.logits(of: expected.tokens, last: expected.tokens.count)
+    #expect(logits.count == expected.logits.count)
+    for (position, (values, wanted)) in zip(logits, expected.logits).enumerated() {
+      #expect(values.count == wanted.count)
+      let error = Self.relativeError(values, wanted)
+      #expect(error < 1e-3, "\(architecture), position \(position)")
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import Foundation
+import VulkanRuntime
+
+
+/// Files and devices that the tests run on.
+enum TestModels {
+  /// Why there is no device to test on; nil if there is one.
+  static let absence: String? = {
+    do {
+      let instance = try VulkanInstance()
+      _ = try DeviceSelection.select(spec: nil, from: instance.physicalDevices)
+      return nil
+    } catch {
+      return "\(error)"
+    }
+  }()
+
+  static let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+
+  static func fixture(_ name: String, in suite: String) -> URL {
+    tests.appendingPathComponent(suite).appendingPathComponent("Fixtures").appendingPathComponent(name)
+  }
+
+  /// A model in the user's cache, where Tools/test puts it.
+  static func cached(_ name: String) -> String {
+    let environment = ProcessInfo.processInfo.environment
+    let cache = environment["XDG_CACHE_HOME"] ?? (environment["HOME"] ?? "") + "/.cache"
+    return cache + "/vkinfer/models/" + name
+  }
+}
