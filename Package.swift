@@ -37,7 +37,9 @@ let package = Package(
     // Every kernel on a device against Reference: a user's tool as much as a test.
     .target(
       name: "SelfTest",
-      dependencies: ["Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer"]),
+      dependencies: [
+        "Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer",
+      ]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [
@@ -52,7 +54,8 @@ let package = Package(
       name: "ShaderBuild", capability: .buildTool(), dependencies: ["EmbedShader"], path: "Tools/ShaderBuild"),
 
     .testTarget(name: "ModelFilesTests", dependencies: ["ModelFiles"], exclude: ["Fixtures"]),
-    .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(
+      name: "TokenizationTests", dependencies: ["Tokenization", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(name: "TransformerTests", dependencies: ["Transformer", "ModelFiles"]),
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),

@@ -52,8 +52,10 @@ final class ModelRunner {
       device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
-    promptTileRows = AttentionKernel(
-      heads: program.heads, tileRows: limits.rows, rowCount: limits.rows, traits: traits).tileRows
+    promptTileRows =
+      AttentionKernel(
+        heads: program.heads, tileRows: limits.rows, rowCount: limits.rows, traits: traits
+      ).tileRows
     done = try device.makeSemaphore()
     for index in 0..<Self.depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -105,7 +107,9 @@ final class ModelRunner {
       }
     }
     let nanoseconds = try pool.read(count: stages.count + 1)
-    return stages.enumerated().map { (stage: $1, microseconds: (nanoseconds[$0 + 1] - nanoseconds[$0]) / 1000) }
+    return stages.enumerated().map {
+      (stage: $1, microseconds: (nanoseconds[$0 + 1] - nanoseconds[$0]) / 1000)
+    }
   }
 
   /// Waits until nothing is in flight.

@@ -33,7 +33,8 @@ extension Engine {
     let chunks = tokens.count / chunkLength
     guard chunks > 0 else {
       throw EngineError(
-        .prompt, "the text has \(tokens.count) tokens, less than one chunk of \(chunkLength); use a smaller --context")
+        .prompt,
+        "the text has \(tokens.count) tokens, less than one chunk of \(chunkLength); use a smaller --context")
     }
     let clock = ContinuousClock()
     let start = clock.now

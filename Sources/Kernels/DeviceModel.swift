@@ -152,7 +152,8 @@ private struct StageLoader {
           postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0))
     case .gatedFeedForward(let stage):
       let matrix = try loader.matrix([
-        .init(slice: stage.gate, rowOffset: 0, rowStride: 2), .init(slice: stage.up, rowOffset: 1, rowStride: 2),
+        .init(slice: stage.gate, rowOffset: 0, rowStride: 2),
+        .init(slice: stage.up, rowOffset: 1, rowStride: 2),
       ])
       return .gatedFeedForward(
         .init(stage: stage, matrix: matrix, norm: try activationVector(stage.norm.weight)))

@@ -18,7 +18,8 @@ package struct DeviceTraits: Sendable, Hashable {
     isCPU = physical.kind == .cpu
     // Where a range of sizes can be pinned, 32 suits every kernel here; else the device's own.
     subgroupSize =
-      capabilities.canPinSubgroupSize && capabilities.minSubgroupSize <= 32 && capabilities.maxSubgroupSize >= 32
+      capabilities.canPinSubgroupSize && capabilities.minSubgroupSize <= 32
+        && capabilities.maxSubgroupSize >= 32
       ? 32 : capabilities.subgroupSize
     sharedMemory = capabilities.maxSharedMemory
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations

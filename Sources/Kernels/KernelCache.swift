@@ -37,7 +37,11 @@ package final class KernelCache: Sendable {
   /// Every variant made so far, with its pipeline, sorted by name.
   package var made: [(variant: Variant, pipeline: Pipeline)] {
     pipelines.withLock { $0.map { (variant: $0.key, pipeline: $0.value) } }
-      .sorted { ($0.variant.shader, $0.variant.specialization.count) < ($1.variant.shader, $1.variant.specialization.count) }
+      .sorted {
+        ($0.variant.shader, $0.variant.specialization.count) < (
+          $1.variant.shader, $1.variant.specialization.count
+        )
+      }
   }
 }
 

@@ -98,7 +98,9 @@ package final class PlanRecorder {
   package func record(
     _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
   ) throws {
-    commands.keepAlive([workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results])
+    commands.keepAlive([
+      workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
+    ])
     for (index, stage) in model.stages.enumerated() {
       if case .logits = stage, shape.outputs == 0 { continue }
       try record(stage, index: index, commands, shape: shape, slot: slot)
@@ -148,7 +150,8 @@ package final class PlanRecorder {
       for matrix in weights.matrices {
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
         let kernel = LinearKernel(
-          matrix: matrix, epilogue: weights.queryNorm == 0 ? .queryKeyValue : .queryKeyValueNorm, hasNorm: true,
+          matrix: matrix, epilogue: weights.queryNorm == 0 ? .queryKeyValue : .queryKeyValueNorm,
+          hasNorm: true,
           hasBias: weights.bias != 0)
         try kernel.record(commands, push: push, columnCount: shape.rows, cache: cache, traits: traits)
       }

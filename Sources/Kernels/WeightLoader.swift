@@ -48,7 +48,8 @@ package final class WeightLoader {
     package var pairs: (headSize: Int, rotatedSize: Int)?
 
     package init(
-      slice: TensorSlice, rowOffset: Int = 0, rowStride: Int = 1, pairs: (headSize: Int, rotatedSize: Int)? = nil
+      slice: TensorSlice, rowOffset: Int = 0, rowStride: Int = 1,
+      pairs: (headSize: Int, rotatedSize: Int)? = nil
     ) {
       self.slice = slice
       self.rowOffset = rowOffset
@@ -116,7 +117,8 @@ package final class WeightLoader {
       }
       try slot.submit { commands in
         commands.copy(
-          from: slot.buffer, offset: 0, to: piece.buffer, offset: piece.offset + done * 4, byteCount: count * 4)
+          from: slot.buffer, offset: 0, to: piece.buffer, offset: piece.offset + done * 4,
+          byteCount: count * 4)
         commands.barrier()
       }
       done += count
@@ -140,13 +142,16 @@ package final class WeightLoader {
     }
   }
 
-  private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix, piece: MemoryArena.Piece) throws {
+  private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix, piece: MemoryArena.Piece)
+    throws
+  {
     let widened = matrix.format.type != tensor.type
     let blockWeights = matrix.format.repackBlock
     let rowBytes = tensor.columns / blockWeights * matrix.format.repackBlockBytes
     let slotBytes = slots[0].buffer.byteCount
     guard rowBytes <= slotBytes - 8 else {
-      throw KernelError.unsupported("tensor \(tensor.name) has rows of \(rowBytes) bytes, more than can be staged")
+      throw KernelError.unsupported(
+        "tensor \(tensor.name) has rows of \(rowBytes) bytes, more than can be staged")
     }
     let rowsAtOnce = max(1, min((slotBytes - 8) / rowBytes, 32768))
     let blocksPerRow = matrix.columns / blockWeights

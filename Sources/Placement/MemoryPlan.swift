@@ -20,7 +20,8 @@ package struct MemoryPlan: Sendable, Hashable {
   /// The plan with a context that fits `available` bytes: the same one, or a shorter one where `mayShorten`.
   ///
   /// - Parameter pageTokens: contexts are shortened to whole pages.
-  package func fitted(available: Int, pageTokens: Int, mayShorten: Bool) throws(PlacementError) -> MemoryPlan {
+  package func fitted(available: Int, pageTokens: Int, mayShorten: Bool) throws(PlacementError) -> MemoryPlan
+  {
     if total <= available { return self }
     let rest = available - weights - workspace
     let tokens = rest > 0 && cachePerToken > 0 ? rest / cachePerToken / pageTokens * pageTokens : 0

@@ -18,19 +18,22 @@ struct Bench: ParsableCommand {
   @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
   var shape: String?
 
-  @Option(help: ArgumentHelp("The format of the random weights (q4_k, q8_0, f16, bf16, ...).", valueName: "type"))
+  @Option(
+    help: ArgumentHelp("The format of the random weights (q4_k, q8_0, f16, bf16, ...).", valueName: "type"))
   var type = "q4_k"
 
   @Option(help: ArgumentHelp("Tokens of the prompts, as a list: 64,512.", valueName: "counts"))
   var prompt = "512"
 
-  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Tokens to generate after 64.", valueName: "count"))
+  @Option(
+    name: [.customShort("n"), .long], help: ArgumentHelp("Tokens to generate after 64.", valueName: "count"))
   var tokens = 128
 
   @Option(help: ArgumentHelp("How often each is measured.", valueName: "count"))
   var repetitions = 5
 
-  @Option(help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
+  @Option(
+    help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
   @Flag(help: "Profile one step of generation, stage by stage.")
@@ -70,7 +73,9 @@ struct Bench: ParsableCommand {
     }
     for count in prompts {
       try warmUp(engine, request(count, 1))
-      let speeds = try (0..<repetitions).map { _ in try engine.generate(request(count, 1)).promptTokensPerSecond }
+      let speeds = try (0..<repetitions).map { _ in
+        try engine.generate(request(count, 1)).promptTokensPerSecond
+      }
       report("prompt of \(count)", speeds)
     }
     try warmUp(engine, request(64, 16))

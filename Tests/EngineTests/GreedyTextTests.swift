@@ -19,12 +19,18 @@ struct GreedyTextTests {
   static let smolLM2 = TestModels.cached("SmolLM2-135M-Instruct.Q4_1.gguf")
   static let gemma3 = TestModels.cached("gemma-3-270m.Q4_K_M.gguf")
 
-  @Test(.enabled(if: FileManager.default.fileExists(atPath: smolLM2), "needs SmolLM2 in the cache (Tools/test fetches it)"))
+  @Test(
+    .enabled(
+      if: FileManager.default.fileExists(atPath: smolLM2),
+      "needs SmolLM2 in the cache (Tools/test fetches it)"))
   func smolLM2EqualsLlamaCpp() throws {
     try compare(model: Self.smolLM2, expectations: "greedy-smollm2.json", count: 32)
   }
 
-  @Test(.enabled(if: FileManager.default.fileExists(atPath: gemma3), "needs Gemma 3 270M in the cache (Tools/test fetches it)"))
+  @Test(
+    .enabled(
+      if: FileManager.default.fileExists(atPath: gemma3),
+      "needs Gemma 3 270M in the cache (Tools/test fetches it)"))
   func gemma3EqualsLlamaCpp() throws {
     try compare(model: Self.gemma3, expectations: "greedy-gemma3.json", count: 32)
   }
@@ -46,13 +52,19 @@ struct GreedyTextTests {
       request.ignoresEndOfText = true
       let tokens = try engine.generate(request).tokens
       #expect(tokens.count == count)
-      guard let step = zip(tokens, example.tokens).enumerated().first(where: { $1.0 != $1.1 })?.offset else { continue }
+      guard let step = zip(tokens, example.tokens).enumerated().first(where: { $1.0 != $1.1 })?.offset else {
+        continue
+      }
       let gap = example.best[step][0] - example.best[step][1]
-      #expect(gap < Self.logitError, "\(example.prompt): token \(step) differs where the best leads by \(gap)")
+      #expect(
+        gap < Self.logitError, "\(example.prompt): token \(step) differs where the best leads by \(gap)")
     }
   }
 
-  @Test(.enabled(if: FileManager.default.fileExists(atPath: smolLM2), "needs SmolLM2 in the cache (Tools/test fetches it)"))
+  @Test(
+    .enabled(
+      if: FileManager.default.fileExists(atPath: smolLM2),
+      "needs SmolLM2 in the cache (Tools/test fetches it)"))
   func sameSeedSameTextWhateverRanBefore() throws {
     let model = try LanguageModel(path: Self.smolLM2)
     var options = EngineOptions()
@@ -66,7 +78,8 @@ struct GreedyTextTests {
     request.sampling.repeatPenalty = 1.1
     request.sampling.seed = 7
     let first = try engine.generate(request)
-    var other = GenerationRequest(prompt: try model.tokens(of: "Quite another text, and a longer one, in between"))
+    var other = GenerationRequest(
+      prompt: try model.tokens(of: "Quite another text, and a longer one, in between"))
     other.maxTokens = 9
     _ = try engine.generate(other)
     #expect(try engine.generate(request).tokens == first.tokens)

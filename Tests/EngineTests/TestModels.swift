@@ -1,7 +1,6 @@
 import Foundation
 import VulkanRuntime
 
-
 /// Files and devices that the tests run on.
 enum TestModels {
   /// Why there is no device to test on; nil if there is one.
