@@ -63,7 +63,7 @@ let package = Package(
     .testTarget(
       name: "EngineTests", dependencies: ["Engine", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(
-      name: "KernelsTests", dependencies: ["Kernels", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
+      name: "KernelsTests", dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
   ],
   swiftLanguageModes: [.v6]
 )
