@@ -34,16 +34,10 @@ let package = Package(
         "Kernels", "Placement", "Transformer", "ModelFiles", "Tokenization", "VulkanRuntime", "Reference",
         .product(name: "Logging", package: "swift-log"),
       ]),
-    // Every kernel on a device against Reference: a user's tool as much as a test.
-    .target(
-      name: "SelfTest",
-      dependencies: [
-        "Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer",
-      ]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "SelfTest", "ModelFiles", "Transformer",
+        "Engine", "ModelFiles", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -63,7 +57,8 @@ let package = Package(
     .testTarget(
       name: "EngineTests", dependencies: ["Engine", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),
     .testTarget(
-      name: "KernelsTests", dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
+      name: "KernelsTests",
+      dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),
   ],
   swiftLanguageModes: [.v6]
 )
