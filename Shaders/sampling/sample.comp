@@ -63,9 +63,9 @@ void main() {
   uint token = group_min(best == maximum ? best_token : 0xffffffffu);
 
   if (p.temperature > 0) {
-    // Keys below `cut` are dropped. min-p is a bound on the logit itself.
+    // Keys below `cut` are dropped.
     float inverse_temperature = 1 / p.temperature;
-    uint cut = p.min_p > 0 ? key_of(maximum + p.temperature * log(p.min_p)) : 0;
+    uint cut = 0;
     if (p.top_k > 0 && p.top_k < vocabulary) {
       // The largest key that at least top_k logits reach.
       uint top_k_cut = 0;
@@ -76,7 +76,7 @@ void main() {
         }
         if (group_sum(reached) >= p.top_k) top_k_cut |= bit;
       }
-      cut = max(cut, top_k_cut);
+      cut = top_k_cut;
     }
     // top-p counts the mass that top-k leaves.
     if (p.top_p < 1) {
@@ -99,6 +99,8 @@ void main() {
       }
       cut = max(cut, min(top_p_cut, key_of(maximum)));
     }
+    // min-p is a bound on the logit itself; it comes last, so that top-p counts mass that it drops.
+    if (p.min_p > 0) cut = max(cut, key_of(maximum + p.temperature * log(p.min_p)));
     // Each invocation takes a run of tokens; the draw falls into one run, whose owner walks it.
     uint run = (vocabulary + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
     uint first = min(thread * run, vocabulary);
