@@ -1,0 +1,142 @@
+import CShaderInterface
+import Kernels
+import ModelFiles
+import Reference
+import Transformer
+
+/// The attention kernel over scattered pages: head sizes, groups, tiles, contexts of several blocks, windows,
+/// softcap, and workgroups that share positions.
+struct AttentionChecks {
+  let bench: TestBench
+
+  func run() throws {
+    let layouts = [(1, 1), (2, 1), (6, 2), (4, 1), (8, 1), (16, 1), (4, 2)]
+    var turn = 0
+    for headSize in [16, 64, 80, 96, 128, 256] {
+      for (headCount, kvHeadCount) in layouts {
+        // Coprime cycles: every value meets every other.
+        let attempt = Attempt(
+          heads: HeadLayout(headCount: headCount, kvHeadCount: kvHeadCount, headSize: headSize),
+          tileRows: [1, 2, 4, 8, 3][turn % 5],
+          contexts: [[300, 1], [33, 32, 31], [100], [257, 64]][turn % 4],
+          window: [nil, 7, nil, 40, 150][turn % 5], softcap: [nil, 2, nil][turn % 3],
+          splits: [1, 2, 1, 3, 5, 1, 2][(turn + turn / 7) % 7], threadScale: [1, 2, 4][(turn + turn / 3) % 3])
+        turn += 1
+        try check(attempt)
+      }
+    }
+  }
+
+  private struct Attempt {
+    var heads: HeadLayout
+    var tileRows: Int
+    /// Tokens of each sequence, with those of the step.
+    var contexts: [Int]
+    var window: Int?
+    var softcap: Float?
+    var splits: Int
+    /// Workgroups of about this many times as many invocations as they must have.
+    var threadScale: Int
+  }
+
+  private func kernel(_ attempt: Attempt, rowCount: Int) -> AttentionKernel {
+    let traits = bench.traits
+    var kernel = AttentionKernel(
+      heads: attempt.heads, tileRows: attempt.tileRows, rowCount: rowCount, traits: traits)
+    kernel.splits = attempt.splits
+    let least = max(traits.subgroupSize, attempt.heads.headSize / 8)
+    let rounded = (least + traits.subgroupSize - 1) / traits.subgroupSize * traits.subgroupSize
+    // No more than the kernel's own choice needs in shared memory, on devices that have little.
+    let most = max(rounded, kernel.threads)
+    kernel.threads = traits.invocations(min(rounded * attempt.threadScale, most))
+    return kernel
+  }
+
+  private func check(_ attempt: Attempt) throws {
+    let heads = attempt.heads
+    // The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
+    let fresh = attempt.contexts.map { min($0, attempt.tileRows == 1 ? 1 : 2 * attempt.tileRows + 1) }
+    let rowCount = fresh.reduce(0, +)
+    let kernel = kernel(attempt, rowCount: rowCount)
+    let name =
+      "attention head \(heads.headSize), \(heads.headCount)/\(heads.kvHeadCount) heads, contexts \(attempt.contexts), "
+      + "tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), splits \(kernel.splits)"
+      + (attempt.window.map { ", window \($0)" } ?? "") + (attempt.softcap.map { ", softcap \($0)" } ?? "")
+    guard bench.wants(name) else { return }
+    var random = bench.random(name)
+    var rows: [StepRow] = []
+    for (sequence, (context, fresh)) in zip(attempt.contexts, fresh).enumerated() {
+      rows += (context - fresh..<context).map {
+        StepRow(token: 0, position: UInt32($0), sequence: UInt32(sequence), output_row: 0)
+      }
+    }
+    let pages = PageTable(sequenceCount: attempt.contexts.count, pagesPerSequence: 10, rows: rows, &random)
+    let kvWidth = heads.kvHeadCount * heads.headSize
+    let queryWidth = heads.headCount * heads.headSize
+    let queries = random.normals(rowCount * queryWidth)
+    // [sequence][position][kv head][element], as the cache rounds them; and what the cache holds.
+    var keys: [[Double]] = []
+    var values: [[Double]] = []
+    let cacheHalves = pages.pageCount * pages.tokens * kvWidth
+    var keyHalves = [UInt16](repeating: UInt16(MemoryImage.poison >> 16), count: cacheHalves)
+    var valueHalves = keyHalves
+    for (sequence, context) in attempt.contexts.enumerated() {
+      let sequenceKeys = random.normals(context * kvWidth).map(\.halfBits)
+      let sequenceValues = random.normals(context * kvWidth).map(\.halfBits)
+      for index in 0..<context * kvWidth {
+        let place = pages.place(
+          sequence: sequence, position: index / kvWidth, element: index % kvWidth, heads: heads)
+        keyHalves[place.key] = sequenceKeys[index]
+        valueHalves[place.value] = sequenceValues[index]
+      }
+      keys.append(sequenceKeys.map { Double(Float(half: $0)) })
+      values.append(sequenceValues.map { Double(Float(half: $0)) })
+    }
+
+    let step = StepContents(rows: rows, outputs: [], samples: [], tileRows: kernel.tileRows)
+    var image = bench.newImage()
+    let stride = activationStride(queryWidth)
+    let outputs = image.addPoisoned(rowCount * stride)
+    let partials = image.addPoisoned(max(1, kernel.partialCount(rowCount: rowCount)))
+    let scale = 1 / Float(heads.headSize).squareRoot()
+    var push = AttentionPush()
+    push.queries = image.add(queries).address
+    push.keys = image.add(structs: keyHalves).address
+    push.values = image.add(structs: valueHalves).address
+    push.block_tables = image.add(pages.table).address
+    push.table_stride = UInt32(pages.pagesPerSequence)
+    push.step = image.addStep(rows, tileCount: step.tiles.count).address
+    push.tiles = image.add(structs: step.tiles).address
+    push.outputs = outputs.address
+    push.output_stride = UInt32(stride)
+    push.partials = partials.address
+    // More tiles than the step has, as in a plan recorded for a larger one.
+    let dispatched = step.tiles.count + 2
+    push.counters =
+      image.add([UInt32](repeating: 0, count: max(1, kernel.counterCount(tileCount: dispatched)))).address
+    push.head_count = UInt32(heads.headCount)
+    push.kv_head_count = UInt32(heads.kvHeadCount)
+    push.window = UInt32(attempt.window ?? 0)
+    push.scale = scale
+    push.softcap = attempt.softcap ?? 0
+    try bench.check(name, image: image) { commands in
+      try kernel.record(commands, push: push, tileCount: dispatched, cache: bench.cache, traits: bench.traits)
+    } compare: { outcome in
+      outcome.ignore(partials)
+      let stage = AttentionStage(
+        layer: 0, heads: heads, scale: scale, window: attempt.window, softcap: attempt.softcap)
+      var expected: [Double] = []
+      for sequence in attempt.contexts.indices {
+        let indices = rows.indices.filter { rows[$0].sequence == sequence }
+        expected += ReferenceStages.attention(
+          stage,
+          queries: indices.flatMap { queries[$0 * queryWidth..<($0 + 1) * queryWidth] }.map(Double.init),
+          positions: indices.map { Int(rows[$0].position) }, keys: keys[sequence], values: values[sequence])
+      }
+      let found = expected.indices.map {
+        outcome.float(outputs, $0 / queryWidth * stride + activationIndex($0 % queryWidth))
+      }
+      return [Comparison(found: found, expected: expected, tolerance: 2e-5)]
+    }
+  }
+}

@@ -1,0 +1,64 @@
+import CShaderInterface
+import Kernels
+import ModelFiles
+import Reference
+import Transformer
+
+/// The linear kernel: every format, every epilogue, every way to cut the work, odd sizes; against Reference's stages.
+struct LinearChecks {
+  let bench: TestBench
+
+  func run() throws {
+    for (formatIndex, type) in TensorType.allCases.enumerated() {
+      guard bench.wants("linear \(type.name)") else { continue }
+      try bench.report("linear \(type.name) loading") {
+        var random = bench.random("linear \(type.name)")
+        let stages = LinearStages(type: type, formatIndex: formatIndex, random: &random)
+        let model = try DeviceModel(
+          program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
+        for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
+          let name = "linear \(type.name) \(stages.names[stageIndex])"
+          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, stage: stage) {
+            let name = "\(name), columns \(cut.columnCount)\(cut.tiling.map { ", \($0.text)" } ?? "")"
+            guard bench.wants(name) else { continue }
+            let check = LinearCheck(
+              bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
+              tiling: cut.tiling)
+            try check.run(stage, weights)
+          }
+        }
+        withExtendedLifetime(model) {}
+        return ([], 0, "")
+      }
+    }
+  }
+
+  private struct Cut {
+    var columnCount: Int
+    /// Nil: the kernel's own choice.
+    var tiling: LinearTiling?
+  }
+
+  /// What is run of one stage of one format. Tilings are dealt out in turn, so that all formats and epilogues
+  /// together see each of them with each number of columns.
+  private func cuts(formatIndex: Int, stageIndex: Int, stage: Stage) -> [Cut] {
+    let columnCounts = [1, 2, 3, 8, 9, 17]
+    let turn = formatIndex * LinearStages.count + stageIndex
+    let all = LinearTiling.possible(bench.traits)
+    // Compiling takes most of the time: the kernel's own choice is left to every third.
+    var cuts =
+      turn % 3 == 0 ? [Cut(columnCount: columnCounts[turn / 3 % columnCounts.count], tiling: nil)] : []
+    // Coprime steps through the list: one pass over all formats and stages takes in more than all tilings.
+    for part in 0..<2 {
+      var tiling = all[(turn * 2 + part) * 7 % all.count]
+      // Per-head norms need the rows of a workgroup to divide 16.
+      if case .queryKeyValue(let stage) = stage, stage.queryNorm != nil {
+        while tiling.groupRows > 16 { tiling.rows /= 2 }
+      }
+      // A full workgroup of columns, or fewer, or several of them.
+      let counts = columnCounts.filter { (tiling.columns == 1) == ($0 <= 2) || $0 == tiling.columns }
+      cuts.append(Cut(columnCount: counts[(turn + part) % counts.count], tiling: tiling))
+    }
+    return cuts
+  }
+}

@@ -1,0 +1,52 @@
+import Kernels
+
+/// One way in which the linear kernel can cut its work: see `LinearKernel.Tiling`.
+struct LinearTiling: Hashable {
+  var subgroups: Int
+  var split: Int
+  var rows: Int
+  var columns: Int
+
+  /// Rows of a workgroup.
+  var groupRows: Int { subgroups / split * rows }
+
+  var text: String { "tile \(groupRows)x\(columns), subgroups \(subgroups), split \(split), rows \(rows)" }
+
+  init(_ tiling: LinearKernel.Tiling) {
+    self.init(subgroups: tiling.subgroups, split: tiling.split, rows: tiling.rows, columns: tiling.columns)
+  }
+
+  init(subgroups: Int, split: Int, rows: Int, columns: Int) {
+    self.subgroups = subgroups
+    self.split = split
+    self.rows = rows
+    self.columns = columns
+  }
+
+  /// The same for the kernel, whose own choice is `chosen`.
+  func applied(to chosen: LinearKernel.Tiling) -> LinearKernel.Tiling {
+    var tiling = chosen
+    tiling.subgroups = subgroups
+    tiling.split = split
+    tiling.rows = rows
+    tiling.columns = columns
+    return tiling
+  }
+
+  /// Every sound tiling of up to 16 subgroups that the device has room for.
+  static func possible(_ traits: DeviceTraits) -> [LinearTiling] {
+    var result: [LinearTiling] = []
+    for columns in [1, 2, 4, 8] {
+      for subgroups in [1, 2, 4, 8, 16]
+      where subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations {
+        for split in [1, 2, 4, 8] where split <= subgroups {
+          // Rows come in pairs, which stay in one workgroup.
+          for rows in [1, 2, 4, 8, 16] where (2...32).contains(subgroups / split * rows) {
+            result.append(LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns))
+          }
+        }
+      }
+    }
+    return result
+  }
+}

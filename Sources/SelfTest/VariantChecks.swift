@@ -1,0 +1,29 @@
+import Kernels
+
+/// Holds `PipelineVariants` against the pipelines that the kernels themselves have asked for in this run.
+struct VariantChecks {
+  let bench: TestBench
+
+  func run() throws {
+    let name = "pipeline variants"
+    guard bench.wants(name) else { return }
+    try bench.report(name) {
+      let known = Dictionary(
+        grouping: PipelineVariants(traits: bench.traits).all, by: \.shader)
+      // Checks give linear and attention many shapes that the engine does not choose; others have only their own.
+      let unlisted = bench.cache.made.map(\.variant).filter { made in
+        guard let listed = known[made.shader] else { return true }
+        if made.shader.hasPrefix("linear") || made.shader == "attention" {
+          return listed[0].specialization.count != made.specialization.count
+        }
+        return !listed.contains { $0.specialization == made.specialization }
+      }
+      let unlistedTilings = bench.chosenTilings.subtracting(PipelineVariants(traits: bench.traits).tilings)
+      return (
+        [Comparison("not listed", value: Double(unlisted.count + unlistedTilings.count), tolerance: 0)], 0,
+        (unlisted.map { "\($0.shader) \($0.specialization)" } + unlistedTilings.map(\.text))
+          .joined(separator: ", ")
+      )
+    }
+  }
+}
