@@ -34,10 +34,16 @@ let package = Package(
         "Kernels", "Placement", "Transformer", "ModelFiles", "Tokenization", "VulkanRuntime", "Reference",
         .product(name: "Logging", package: "swift-log"),
       ]),
+    // Every kernel on a device against Reference: a user's tool as much as a test.
+    .target(
+      name: "SelfTest",
+      dependencies: [
+        "Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer",
+      ]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "ModelFiles", "Transformer",
+        "Engine", "SelfTest", "ModelFiles", "Tokenization", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -53,6 +59,7 @@ let package = Package(
     .testTarget(name: "TransformerTests", dependencies: ["Transformer", "ModelFiles"]),
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
       name: "EngineTests", dependencies: ["Engine", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),

@@ -98,7 +98,8 @@ extension MetadataValue {
     switch self {
     case .float32Array(let values): values.map(Double.init)
     case .float64Array(let values): values
-    case .uint64Array(let values): values.map(Double.init)
+    // Spelled out: `Double.init` alone may mean the bit pattern.
+    case .uint64Array(let values): values.map { Double($0) }
     default: ints?.map(Double.init)
     }
   }

@@ -22,6 +22,8 @@ package struct SelfTestSummary: Sendable {
   package let seed: UInt64
   package let checkCount: Int
   package let failures: [SelfTestResult]
+  /// What a Vulkan validation layer had to say; 0 without one.
+  package let validationMessageCount: Int
 }
 
 /// Holds every kernel against the reference on one device: the same code for users with a new GPU and for tests.
@@ -51,7 +53,8 @@ package enum SelfTest {
       try SamplingChecks(bench: bench).run()
       try VariantChecks(bench: bench).run()
       return SelfTestSummary(
-        device: physical.name, seed: seed, checkCount: bench.checkCount, failures: bench.failures)
+        device: physical.name, seed: seed, checkCount: bench.checkCount, failures: bench.failures,
+        validationMessageCount: instance.validationMessageCount)
     }
   }
 }

@@ -9,6 +9,16 @@ final class Progress {
     isShown = isWanted && Output.errorIsTerminal
   }
 
+  /// Draws what goes on where nobody knows how much is to come.
+  func draw(_ label: String, detail: @autoclosure () -> String) {
+    guard isShown else { return }
+    let now = ContinuousClock.now
+    if let lastDrawn, now - lastDrawn < .milliseconds(80) { return }
+    lastDrawn = now
+    Output.show("\r\(label)  \(detail())\u{1B}[K")
+    isOnScreen = true
+  }
+
   /// Draws `done` of `total`; a few times a second at most, but always at the start and the end.
   ///
   /// - Parameter detail: what stands behind the bar.
