@@ -10,6 +10,7 @@ layout(push_constant) uniform Push { EmbedPush push; };
 
 #define FORMAT_KERNEL
 #include FORMAT_FILE
+#include "common/chunk.glsl"
 
 void main() {
   uint row = gl_WorkGroupID.y;

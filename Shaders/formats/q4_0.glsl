@@ -1,5 +1,7 @@
 // q4_0: file blocks of 32 weights, 18 bytes: scale (half), 16 bytes of nibbles; w = (q - 8) * scale.
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scales, halves.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -16,12 +18,12 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], half_of_word(push.weights.plane1.at[index / 2], index));
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec4 scale = vec4(chunk.scale);
-  vec4 minimum = vec4(-8 * chunk.scale);
+vec2 chunk_scale(Chunk chunk) { return chunk.scale * vec2(1, -8); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    w[j] = fma(bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu), scale, minimum);
-    w[j + 4] = fma(bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu), scale, minimum);
+    q[j] = bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu);
+    q[j + 4] = bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu);
   }
 }
 #endif

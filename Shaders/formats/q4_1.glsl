@@ -1,5 +1,7 @@
 // q4_1: file blocks of 32 weights, 20 bytes: scale and minimum (halves), 16 bytes of nibbles; w = q * scale + minimum.
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scale, minimum.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -16,11 +18,12 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], push.weights.plane1.at[index]);
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec2 scales = unpackHalf2x16(chunk.scales);
+vec2 chunk_scale(Chunk chunk) { return unpackHalf2x16(chunk.scales); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    w[j] = fma(bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu), vec4(scales.x), vec4(scales.y));
-    w[j + 4] = fma(bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu), vec4(scales.x), vec4(scales.y));
+    q[j] = bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu);
+    q[j + 4] = bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu);
   }
 }
 #endif

@@ -1,6 +1,8 @@
 // q4_k: file blocks of 256 weights, 144 bytes: scale and minimum of scales (halves), 8 scales and 8 minima of 6 bits
 // in 12 bytes, 128 bytes of nibbles; w = q * scale - minimum in each 32 weights.
 // plane0: 16 bytes for 32 weights, as in q4_0. plane1: the 16 bytes before the nibbles, as they are.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Quads
@@ -19,12 +21,12 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], scale_and_minimum(push.weights.plane1.at[index / 8], index & 7u));
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec4 scale = vec4(chunk.scales.x);
-  vec4 minimum = vec4(-chunk.scales.y);
+vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    w[j] = fma(bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu), scale, minimum);
-    w[j + 4] = fma(bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu), scale, minimum);
+    q[j] = bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu);
+    q[j + 4] = bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu);
   }
 }
 #endif

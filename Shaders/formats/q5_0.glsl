@@ -1,5 +1,7 @@
 // q5_0: file blocks of 32 weights, 22 bytes: scale (half), 32 high bits, 16 bytes of nibbles; w = (q - 16) * scale.
 // plane0: nibbles as in q4_0. plane1: a word a block, bit j of byte b is the high bit of weight 4j + b. plane2: scales.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -20,14 +22,12 @@ Chunk load_chunk(uint index) {
       half_of_word(push.weights.plane2.at[index / 2], index));
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec4 scale = vec4(chunk.scale);
-  vec4 minimum = vec4(-16 * chunk.scale);
+vec2 chunk_scale(Chunk chunk) { return chunk.scale * vec2(1, -16); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
-    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
-    w[j] = fma(bytes_to_floats(low), scale, minimum);
-    w[j + 4] = fma(bytes_to_floats(high), scale, minimum);
+    q[j] = bytes_to_floats((chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j));
+    q[j + 4] = bytes_to_floats(((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4));
   }
 }
 #endif

@@ -1,5 +1,7 @@
 // q5_1: file blocks of 32 weights, 24 bytes: scale and minimum (halves), 32 high bits, 16 bytes of nibbles;
 // w = q * scale + minimum. plane0 and plane1 as in q5_0. plane2: scale, minimum.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -18,15 +20,12 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], push.weights.plane1.at[index], push.weights.plane2.at[index]);
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec2 scales = unpackHalf2x16(chunk.scales);
-  vec4 scale = vec4(scales.x);
-  vec4 minimum = vec4(scales.y);
+vec2 chunk_scale(Chunk chunk) { return unpackHalf2x16(chunk.scales); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
-    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
-    w[j] = fma(bytes_to_floats(low), scale, minimum);
-    w[j + 4] = fma(bytes_to_floats(high), scale, minimum);
+    q[j] = bytes_to_floats((chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j));
+    q[j + 4] = bytes_to_floats(((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4));
   }
 }
 #endif

@@ -1,6 +1,8 @@
 // q5_k: file blocks of 256 weights, 176 bytes: the 16 bytes of scales of q4_k, 32 bytes of high bits (bit c of byte
 // b belongs to weight b of the c-th 32), 128 bytes of nibbles; w = q * scale - minimum.
 // plane0: nibbles as in q4_k. plane1: high bits as in q5_0. plane2: scales as in q4_k.
+#define SCALED
+#define MINIMUM
 #define CHUNK 32u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -23,14 +25,12 @@ Chunk load_chunk(uint index) {
       scale_and_minimum(push.weights.plane2.at[index / 8], index & 7u));
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec4 scale = vec4(chunk.scales.x);
-  vec4 minimum = vec4(-chunk.scales.y);
+vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
-    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
-    w[j] = fma(bytes_to_floats(low), scale, minimum);
-    w[j + 4] = fma(bytes_to_floats(high), scale, minimum);
+    q[j] = bytes_to_floats((chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j));
+    q[j + 4] = bytes_to_floats(((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4));
   }
 }
 #endif

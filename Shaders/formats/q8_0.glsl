@@ -1,5 +1,6 @@
 // q8_0: file blocks of 32 weights, 34 bytes: scale (half), 32 signed bytes; w = q * scale.
 // plane0: the bytes, two chunks of 16 to a block. plane1: scales, halves.
+#define SCALED
 #define CHUNK 16u
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -16,8 +17,10 @@ Chunk load_chunk(uint index) {
   return Chunk(push.weights.plane0.at[index], half_of_word(push.weights.plane1.at[index / 4], index / 2));
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  [[unroll]] for (uint j = 0; j < 4; j++) w[j] = signed_bytes_to_floats(chunk.quants[j]) * chunk.scale;
+vec2 chunk_scale(Chunk chunk) { return vec2(chunk.scale, 0); }
+
+void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
+  [[unroll]] for (uint j = 0; j < 4; j++) q[j] = signed_bytes_to_floats(chunk.quants[j]);
 }
 #endif
 

@@ -26,6 +26,7 @@ layout(push_constant) uniform Push { LinearPush push; };
 
 #define FORMAT_KERNEL
 #include FORMAT_FILE
+#include "common/chunk.glsl"
 
 const uint GROUP_ROWS = SUBGROUPS / SPLIT * ROWS;
 const uint UNROLL = 32u / CHUNK;
@@ -39,6 +40,15 @@ float squares[COLUMNS];
 uint weight_rows[ROWS];    // first chunk of each row
 uint input_rows[COLUMNS];  // first quad of each column's inputs
 
+// The chunk's part of a product, but for its scale.
+void unpack_unscaled(Chunk chunk, out vec4 w[CHUNK / 4]) {
+#ifdef SCALED
+  unpack_quants(chunk, w);
+#else
+  unpack_chunk(chunk, w);
+#endif
+}
+
 void accumulate(uint chunk) {
   Chunk chunks[ROWS];
   [[unroll]] for (uint r = 0; r < ROWS; r++) chunks[r] = load_chunk(weight_rows[r] + chunk);
@@ -49,7 +59,7 @@ void accumulate(uint chunk) {
   }
   vec4 w[ROWS][CHUNK / 4];
   if (COLUMNS > 1) {
-    [[unroll]] for (uint r = 0; r < ROWS; r++) unpack_chunk(chunks[r], w[r]);
+    [[unroll]] for (uint r = 0; r < ROWS; r++) unpack_unscaled(chunks[r], w[r]);
   }
   [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
     vec4 x[CHUNK / 4];
@@ -64,11 +74,25 @@ void accumulate(uint chunk) {
       }
       squares[c] += (s.x + s.y) + (s.z + s.w);
     }
+#ifdef MINIMUM
+    vec4 four = vec4(0);
+    [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) four += x[j];
+    float total = (four.x + four.y) + (four.z + four.w);
+#endif
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
-      if (COLUMNS == 1) unpack_chunk(chunks[r], w[r]);
+      if (COLUMNS == 1) unpack_unscaled(chunks[r], w[r]);
       vec4 s = vec4(0);
       [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) s = fma(w[r][j], x[j], s);
-      sums[r * COLUMNS + c] += (s.x + s.y) + (s.z + s.w);
+      float product = (s.x + s.y) + (s.z + s.w);
+#ifdef SCALED
+      vec2 scale = chunk_scale(chunks[r]);
+#ifdef MINIMUM
+      sums[r * COLUMNS + c] = fma(scale.y, total, sums[r * COLUMNS + c]);
+#endif
+      sums[r * COLUMNS + c] = fma(scale.x, product, sums[r * COLUMNS + c]);
+#else
+      sums[r * COLUMNS + c] += product;
+#endif
     }
   }
 }

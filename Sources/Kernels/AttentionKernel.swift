@@ -24,7 +24,7 @@ package struct AttentionKernel: Sendable, Hashable {
     group = min(headsPerKV, mostQueries)
     self.tileRows = max(1, min(tileRows, mostQueries / group))
     // A workgroup deals its invocations out over octets of the head, so it has at least that many.
-    let wanted = max(traits.isCPU ? 32 : 128, heads.headSize / 8)
+    let wanted = max(traits.isCPU ? 16 : 128, heads.headSize / 8)
     threads = traits.invocations(
       (wanted + traits.subgroupSize - 1) / traits.subgroupSize * traits.subgroupSize)
     let tiles = (rowCount + self.tileRows - 1) / self.tileRows

@@ -53,7 +53,8 @@ package struct LinearKernel: Sendable, Hashable {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if traits.isCPU {
       // Loads are gathered lane by lane: each load of inputs must pay for many rows.
-      return Tiling(subgroups: 1, split: 1, rows: 16, columns: columns)
+      let rows = columns == 1 && epilogue != .queryKeyValueNorm ? 24 : 16
+      return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns)
     }
     let columnGroups = (columnCount + columns - 1) / columns
     var rows = columns >= 8 ? 2 : 4

@@ -84,7 +84,11 @@ struct PipelineVariants {
   /// The results of `LinearKernel.tiling` for any matrix: rows are spread out first, then the inputs are split.
   var tilings: [LinearTiling] {
     [1, 2, 4, 8].flatMap { columns -> [LinearTiling] in
-      guard !traits.isCPU else { return [LinearTiling(subgroups: 1, split: 1, rows: 16, columns: columns)] }
+      guard !traits.isCPU else {
+        return (columns == 1 ? [24, 16] : [16]).map { rows in
+          LinearTiling(subgroups: 1, split: 1, rows: rows, columns: columns)
+        }
+      }
       let cuts = [(4, 1), (2, 1), (1, 1), (1, 2), (1, 4), (1, 8)].filter { columns < 8 || $0.0 < 4 }
       return cuts.map { rows, split in
         var subgroups = max(traits.usualSubgroups, split)
