@@ -71,8 +71,8 @@ final class ModelRunner {
   ) throws -> Ticket {
     let index = Int(submitted % UInt64(Self.depth))
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
-    let tileRows = rows.count == 1 ? 1 : promptTileRows
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: promptTileRows)
+    let tileRows = step.tiles.count == rows.count ? 1 : promptTileRows
     let shape = PlanShape(step, tileRows: tileRows, output: output, limits: limits)
     let commands = try plan(shape, slot: index)
     slots[index].step.write(step)
@@ -92,8 +92,8 @@ final class ModelRunner {
     rows: [StepRow], outputs: [Int], samples: [SampleParameters]
   ) throws -> [(stage: Int?, microseconds: Double)] {
     try drain()
-    let tileRows = rows.count == 1 ? 1 : promptTileRows
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: promptTileRows)
+    let tileRows = step.tiles.count == rows.count ? 1 : promptTileRows
     let shape = PlanShape(step, tileRows: tileRows, output: .sample, limits: limits)
     slots[0].step.write(step)
     let pool = try device.makeTimestampPool(count: model.stages.count + 2)

@@ -151,6 +151,16 @@ package final class CommandBuffer: @unchecked Sendable {
       to: (stages, deviceWrites | reads))
   }
 
+  /// Orders dispatches before it before dispatches after it, and nothing else: the cheapest barrier there is.
+  package func dispatchBarrier() {
+    recordBarrier(
+      from: (VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT),
+      to: (
+        VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+        VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT
+      ))
+  }
+
   /// Makes the device's writes before it visible to the host, once a semaphore signalled after it has been waited for.
   package func barrierToHost() {
     recordBarrier(
