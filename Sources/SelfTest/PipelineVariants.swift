@@ -18,13 +18,19 @@ struct PipelineVariants {
   let traits: DeviceTraits
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0), embed($0)] + linear($0) } + attention + outputs
+    TensorType.allCases.flatMap { [repack($0), random($0), embed($0)] + linear($0) } + attention + outputs
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
     PipelineVariant(
       shader: "repack.\(type.name)", specialization: [UInt32(traits.invocations(64))],
       pushConstantBytes: MemoryLayout<RepackPush>.size, text: "")
+  }
+
+  private func random(_ type: TensorType) -> PipelineVariant {
+    PipelineVariant(
+      shader: "random", specialization: RandomKernel.specialization(type, traits: traits),
+      pushConstantBytes: MemoryLayout<RandomPush>.size, text: type.name)
   }
 
   private func embed(_ type: TensorType) -> PipelineVariant {
