@@ -151,6 +151,12 @@ struct RandomPush {
   U32 exponent;
 };
 
+// What the microbenchmarks read and write (Shaders/bench).
+struct TransferPush {
+  GPU_POINTER(Quads) source;
+  GPU_POINTER(QuadsOut) destination;
+};
+
 struct AttentionPush {
   GPU_POINTER(FloatsIn) queries;       // [row][head][head_size], pair order, f32
   GPU_POINTER(Quads) keys;             // the layer's K pages
