@@ -65,6 +65,19 @@ package final class BenchmarkDevice {
   package func time(
     repetitions: Int, keepAlive buffers: [Buffer] = [], record: (CommandBuffer) throws -> Void
   ) throws -> Timing {
+    try time(repetitions: repetitions, keepAlive: buffers) { commands, end in
+      try record(commands)
+      end()
+    }
+  }
+
+  /// The same up to the call of `end`, which `record` makes once.
+  ///
+  /// - Parameter isWarm: whether the device's clock is up already.
+  package func time(
+    repetitions: Int, keepAlive buffers: [Buffer] = [], isWarm: Bool = false,
+    record: (_ commands: CommandBuffer, _ end: () -> Void) throws -> Void
+  ) throws -> Timing {
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
     let pool = device.capabilities.timestampBits > 0 ? try device.makeTimestampPool(count: 2) : nil
     try commands.begin()
@@ -73,15 +86,21 @@ package final class BenchmarkDevice {
       commands.resetTimestamps(pool)
       commands.writeTimestamp(pool, index: 0)
     }
-    try record(commands)
-    if let pool { commands.writeTimestamp(pool, index: 1) }
+    try record(commands) { if let pool { commands.writeTimestamp(pool, index: 1) } }
     try commands.end()
-    let seconds = try repeated(repetitions) {
+    func run() throws -> Double {
       let start = ContinuousClock.now
       try device.computeQueue.submit([commands])
       try device.computeQueue.waitIdle()
       return try pool.map { try $0.read()[1] * 1e-9 } ?? (ContinuousClock.now - start).inSeconds
     }
+    // The first run of anything pays for what others find ready.
+    if isWarm { _ = try run() } else { try warmUp { _ = try run() } }
+    let seconds = Samples(
+      try (0..<repetitions).map { _ in
+        try checkpoint()
+        return try run()
+      })
     return Timing(seconds: seconds, pipelines: commands.usedPipelines)
   }
 
