@@ -40,10 +40,14 @@ let package = Package(
       dependencies: [
         "Kernels", "Reference", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer",
       ]),
+    // How fast models and single kernels are on a device.
+    .target(
+      name: "Benchmark",
+      dependencies: ["Engine", "Kernels", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer"]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "SelfTest", "ModelFiles", "Tokenization", "Transformer",
+        "Engine", "SelfTest", "Benchmark", "ModelFiles", "Tokenization", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -59,6 +63,7 @@ let package = Package(
     .testTarget(name: "TransformerTests", dependencies: ["Transformer", "ModelFiles"]),
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
+    .testTarget(name: "BenchmarkTests", dependencies: ["Benchmark", "Kernels", "ModelFiles", "Transformer"]),
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(

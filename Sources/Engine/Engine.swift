@@ -100,7 +100,7 @@ public final class Engine {
   // MARK: - Memory
 
   /// Most tokens of a prompt that are processed at once.
-  private static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
+  package static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
     max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
   }
 
@@ -124,7 +124,7 @@ public final class Engine {
   }
 
   /// Free device memory, less a reserve for the driver and staging.
-  static func availableMemory(_ physical: PhysicalDevice) -> Int {
+  package static func availableMemory(_ physical: PhysicalDevice) -> Int {
     let total = Int(clamping: physical.deviceMemory)
     let free =
       physical.memoryBudget().map { Int(clamping: $0.budget) - Int(clamping: $0.used) } ?? total / 10 * 9

@@ -56,7 +56,7 @@ public final class LanguageModel: Sendable {
     metadata = [:]
     tokenizer = nil
     description = try ModelDescription.synthetic(shape: shape, weights: weights)
-    let random = RandomTensorSource(tensors: description.tensors, seed: seed)
+    let random = RandomTensorSource(tensors: description.tensors, seed: seed, hasRecipes: true)
     source = random
     program = try Program(description, source: random)
   }

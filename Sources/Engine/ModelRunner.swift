@@ -8,12 +8,12 @@ import VulkanRuntime
 ///
 /// Several steps are in flight at a time, each in a slot of its own with its own recorded Plans, so the host reads
 /// results behind and never stands between two steps.
-final class ModelRunner {
+package final class ModelRunner {
   let device: Device
   let traits: DeviceTraits
   let cache: KernelCache
   let model: DeviceModel
-  let kvCache: KVCache
+  package let kvCache: KVCache
   let workspace: Workspace
   let limits: StepLimits
   /// Most rows of one attention tile of a prompt.
@@ -25,7 +25,7 @@ final class ModelRunner {
   private var submitted: UInt64 = 0
 
   /// Steps that may be in flight.
-  static let depth = 3
+  package static let depth = 3
 
   private struct Slot {
     var step: StepSlot
@@ -33,13 +33,13 @@ final class ModelRunner {
   }
 
   /// A step that was submitted.
-  struct Ticket {
+  package struct Ticket {
     fileprivate var number: UInt64
     fileprivate var slot: Int
     fileprivate var outputs: Int
   }
 
-  init(
+  package init(
     cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int
   ) throws {
     device = cache.device
@@ -66,13 +66,13 @@ final class ModelRunner {
   deinit { try? device.computeQueue.waitIdle() }
 
   /// Queues a step; waits only if `depth` steps are in flight already.
-  func submit(
+  package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
   ) throws -> Ticket {
     let index = Int(submitted % UInt64(Self.depth))
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: promptTileRows)
-    let tileRows = step.tiles.count == rows.count ? 1 : promptTileRows
+    let tileRows = tileRows(for: rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
     let shape = PlanShape(step, tileRows: tileRows, output: output, limits: limits)
     let commands = try plan(shape, slot: index)
     slots[index].step.write(step)
@@ -82,43 +82,68 @@ final class ModelRunner {
   }
 
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
-  func results(_ ticket: Ticket) throws -> [UInt32] {
+  package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
-  /// Runs one step by itself and gives the microseconds of each stage (nil is sampling), barriers included.
-  func profile(
+  /// How long one stage of a step took on the device, in microseconds.
+  package struct StageTime: Sendable {
+    /// The stage's index in the Program; nil is sampling.
+    package var stage: Int?
+    /// From the end of the barrier before to the end of its last dispatch.
+    package var microseconds: Double
+    /// From there to the end of the barrier behind it.
+    package var idleMicroseconds: Double
+  }
+
+  /// Runs one step by itself, with time stamps on both sides of every barrier.
+  package func trace(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters]
-  ) throws -> [(stage: Int?, microseconds: Double)] {
+  ) throws -> [StageTime] {
     try drain()
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: promptTileRows)
-    let tileRows = step.tiles.count == rows.count ? 1 : promptTileRows
+    let tileRows = tileRows(for: rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
     let shape = PlanShape(step, tileRows: tileRows, output: .sample, limits: limits)
     slots[0].step.write(step)
-    let pool = try device.makeTimestampPool(count: model.stages.count + 2)
-    var stages: [Int?] = []
+    // Two stamps a barrier; few stages have more than one.
+    let pool = try device.makeTimestampPool(count: 1 + 8 * (model.stages.count + 1))
+    var stampCount = 1
+    var ends: [(stage: Int?, stampCount: Int)] = []
     try run { commands in
       commands.resetTimestamps(pool)
       commands.writeTimestamp(pool, index: 0)
-      try recorder.record(commands, shape: shape, slot: slots[0].step) { stage in
-        stages.append(stage)
-        commands.writeTimestamp(pool, index: stages.count)
+      commands.onBarrier = { [unowned commands] in
+        commands.writeTimestamp(pool, index: stampCount)
+        stampCount += 1
       }
+      defer { commands.onBarrier = nil }
+      try recorder.record(commands, shape: shape, slot: slots[0].step) { ends.append(($0, stampCount)) }
     }
-    let nanoseconds = try pool.read(count: stages.count + 1)
-    return stages.enumerated().map {
-      (stage: $1, microseconds: (nanoseconds[$0 + 1] - nanoseconds[$0]) / 1000)
+    let stamps = try pool.read(count: stampCount).map { $0 / 1000 }
+    var start = 0
+    return ends.map { stage, count in
+      // A stage without a barrier of its own runs beside the next one, whose time is that of both.
+      guard count - start > 2 else { return StageTime(stage: stage, microseconds: 0, idleMicroseconds: 0) }
+      defer { start = count - 1 }
+      return StageTime(
+        stage: stage, microseconds: stamps[count - 2] - stamps[start],
+        idleMicroseconds: stamps[count - 1] - stamps[count - 2])
     }
   }
 
+  /// Most rows of an attention tile: 1 for a step whose rows are of different sequences, since none would share one.
+  private func tileRows(for rows: [StepRow]) -> Int {
+    zip(rows, rows.dropFirst()).contains { $0.sequence == $1.sequence } ? promptTileRows : 1
+  }
+
   /// Waits until nothing is in flight.
-  func drain() throws {
+  package func drain() throws {
     try wait(for: submitted)
   }
 
   /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
-  func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
+  package func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
     guard let table = workspace.blockTables.contents else { return }
     let words = table.assumingMemoryBound(to: UInt32.self) + sequence * limits.pagesPerSequence
     for index in first..<pages.count { words[index] = pages[index] }

@@ -108,7 +108,9 @@ package final class PlanRecorder {
     next.scales = workspace.address(.normedScales)
     next.squares = workspace.address(.squares)
     next.width = UInt32(workspace.residualStride)
-    next.norm = index + 1 < stages.count ? stages[index + 1].inputNorm : 0
+    let norm = index + 1 < stages.count ? stages[index + 1].inputNorm : 0
+    // Stages that no norm follows are measured alone: any numbers do.
+    next.norm = norm == 0 ? workspace.address(.residual) : norm
     return next
   }
 
@@ -159,24 +161,6 @@ package final class PlanRecorder {
     _ stage: DeviceStage, index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot,
     state: inout RecordingState
   ) throws {
-    var push = LinearPush()
-    push.step = slot.stepAddress
-    push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
-    push.squares = workspace.address(.squares)
-    push.square_count = UInt32(state.squareCount)
-    let form = forms[index]
-    let nextForm = index + 1 < forms.count ? forms[index + 1] : .none
-    func takeInputs(_ values: Workspace.Array, _ scales: Workspace.Array) {
-      push.inputs = workspace.address(values)
-      push.input_scales = workspace.address(scales)
-    }
-    /// Records a product, and gives its workgroups along the rows.
-    func product(_ kernel: LinearKernel, columnCount: Int) throws -> Int {
-      let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
-      try kernel.record(
-        commands, push: push, columnCount: columnCount, cache: cache, traits: traits, tiling: tiling)
-      return kernel.groups(tiling, columnCount: columnCount).1
-    }
     switch stage {
     case .embed(let table, let scale):
       var push = EmbedPush()
@@ -185,25 +169,73 @@ package final class PlanRecorder {
       push.output_stride = UInt32(workspace.residualStride)
       push.step = slot.stepAddress
       push.last_tokens = workspace.address(.lastTokens)
-      let kernel = EmbedKernel(table: table, scale: scale, next: nextForm)
+      let kernel = EmbedKernel(table: table, scale: scale, next: nextForm(after: index))
       try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
       state.squareCount = kernel.squareCount
+
+    case .attention(let stage):
+      try recordAttention(stage, commands, shape: shape, slot: slot, next: nextForm(after: index))
+
+    case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
+      for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
+        let tiling = product.kernel.tiling(columnCount: product.columnCount, traits: traits)
+        try product.kernel.record(
+          commands, push: product.push, columnCount: product.columnCount, cache: cache, traits: traits,
+          tiling: tiling)
+        let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
+        switch product.kernel.epilogue {
+        case .residual: state.squareCount = groups
+        case .residualNorm: state.squareCount = 1
+        case .store: state.bestCount = groups
+        case .gated, .queryKeyValue, .queryKeyValueNorm: break
+        }
+      }
+    }
+  }
+
+  private func nextForm(after index: Int) -> ProductForm { index + 1 < forms.count ? forms[index + 1] : .none }
+
+  /// One dispatch of the linear kernel.
+  package struct Product {
+    package var kernel: LinearKernel
+    package var push: LinearPush
+    package var columnCount: Int
+  }
+
+  /// The products of stage `index`, which may run at the same time; none for stages that have none.
+  ///
+  /// - Parameter squareCount: parts in which the stage before leaves the sum of squares of each row.
+  package func products(at index: Int, shape: PlanShape, slot: StepSlot, squareCount: Int) -> [Product] {
+    var push = LinearPush()
+    push.step = slot.stepAddress
+    push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
+    push.squares = workspace.address(.squares)
+    push.square_count = UInt32(squareCount)
+    let form = forms[index]
+    let next = nextForm(after: index)
+    func takeInputs(_ values: Workspace.Array, _ scales: Workspace.Array) {
+      push.inputs = workspace.address(values)
+      push.input_scales = workspace.address(scales)
+    }
+    func leaveOutputs(_ array: Workspace.Array, stride: Int) {
+      push.outputs = workspace.address(array)
+      push.output_stride = UInt32(stride)
+    }
+    switch model.stages[index] {
+    case .embed, .attention:
+      return []
 
     case .queryKeyValue(let weights):
       takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.queries)
-      push.output_stride = UInt32(workspace.queryStride)
-      for matrix in weights.matrices {
+      leaveOutputs(.queries, stride: workspace.queryStride)
+      return weights.matrices.map { matrix in
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
         let kernel = LinearKernel(
           matrix: matrix, epilogue: weights.queryNorm == 0 ? .queryKeyValue : .queryKeyValueNorm,
           hasNorm: true, hasBias: weights.bias != 0, inputs: form)
-        _ = try product(kernel, columnCount: shape.rows)
+        return Product(kernel: kernel, push: push, columnCount: shape.rows)
       }
-
-    case .attention(let stage):
-      try recordAttention(stage, commands, shape: shape, slot: slot, next: nextForm)
 
     case .residualProjection(let weights):
       if weights.stage.input == .attention {
@@ -211,40 +243,38 @@ package final class PlanRecorder {
       } else {
         takeInputs(.hidden, .hiddenScales)
       }
-      push.outputs = workspace.address(.residual)
-      push.output_stride = UInt32(workspace.residualStride)
+      leaveOutputs(.residual, stride: workspace.residualStride)
       push.bias = weights.bias
       let kernel = LinearKernel(
         matrix: weights.matrix, epilogue: weights.postNorm == 0 ? .residual : .residualNorm,
-        hasBias: weights.bias != 0, inputs: form, next: nextForm)
-      let groups = try product(kernel, columnCount: shape.rows)
-      state.squareCount = weights.postNorm == 0 ? groups : 1
+        hasBias: weights.bias != 0, inputs: form, next: next)
+      return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .gatedFeedForward(let weights):
       takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.hidden)
-      push.output_stride = UInt32(workspace.hiddenWidth)
+      leaveOutputs(.hidden, stride: workspace.hiddenWidth)
       let kernel = LinearKernel(
         matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: weights.stage.activation,
-        inputs: form, next: nextForm)
-      _ = try product(kernel, columnCount: shape.rows)
+        inputs: form, next: next)
+      return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .logits(let weights):
       takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.logits)
-      push.output_stride = UInt32(workspace.logitsStride)
+      leaveOutputs(.logits, stride: workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
       let kernel = LinearKernel(
         matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: form)
-      state.bestCount = try product(kernel, columnCount: shape.outputs)
+      return [Product(kernel: kernel, push: push, columnCount: shape.outputs)]
     }
   }
 
   private func recordAttention(
     _ stage: AttentionStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, next: ProductForm
   ) throws {
+    // Alone, it leaves what it would leave for floats.
+    let next = next == .none ? .floats : next
     var push = AttentionPush()
     push.queries = workspace.address(.queries)
     push.keys = kvCache.keys(layer: stage.layer)

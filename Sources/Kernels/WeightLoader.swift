@@ -4,7 +4,8 @@ import Transformer
 import VulkanRuntime
 
 /// Brings weights from their source into device layout: rows go through pinned staging memory, two slots in turn,
-/// and a shader unpacks them, so that copying, transfer and unpacking overlap.
+/// and a shader unpacks them, so that copying, transfer and unpacking overlap. Rows of a source with recipes are made
+/// on the device, where the others arrive.
 package final class WeightLoader {
   private let cache: KernelCache
   private let source: any TensorSource
@@ -154,33 +155,16 @@ package final class WeightLoader {
         "tensor \(tensor.name) has rows of \(rowBytes) bytes, more than can be staged")
     }
     let rowsAtOnce = max(1, min((slotBytes - 8) / rowBytes, 32768))
-    let blocksPerRow = matrix.columns / blockWeights
-    let threads = traits.invocations(64)
-    let pipeline = try cache.pipeline(
-      "repack.\(matrix.format.type.name)", specialization: [UInt32(threads)],
-      pushConstantBytes: MemoryLayout<RepackPush>.size, subgroupSize: traits.subgroupSize)
+    let recipe = widened ? nil : source.recipe(of: tensor)
+    let repack = RepackKernel(matrix: matrix)
     var row = part.slice.rows.lowerBound
     while row < part.slice.rows.upperBound {
       let rows = row..<min(row + rowsAtOnce, part.slice.rows.upperBound)
       let slot = try nextSlot()
       let byteCount = rows.count * rowBytes
-      try source.withBytes(of: tensor, rows: rows) { bytes in
-        if widened {
-          let floats = UnsafeMutableBufferPointer(
-            start: slot.memory.assumingMemoryBound(to: Float.self), count: rows.count * tensor.columns)
-          dequantize(bytes, type: tensor.type, into: floats)
-        } else {
-          slot.memory.copyMemory(from: bytes.baseAddress!, byteCount: byteCount)
-        }
-      }
+      if recipe == nil { try fetch(rows, of: tensor, widened: widened, into: slot) }
       var push = RepackPush()
-      let planes = matrix.push
-      push.plane0 = planes.plane0
-      push.plane1 = planes.plane1
-      push.plane2 = planes.plane2
-      push.plane3 = planes.plane3
       push.source = slot.device?.address ?? slot.buffer.address
-      push.blocks_per_row = UInt32(blocksPerRow)
       push.source_blocks_per_row = UInt32(tensor.columns / blockWeights)
       push.first_source_block = UInt32(part.slice.columns.lowerBound / blockWeights)
       push.row_count = UInt32(rows.count)
@@ -190,18 +174,37 @@ package final class WeightLoader {
       push.pair_head_size = UInt32(part.pairs?.headSize ?? 0)
       push.pair_rotated_size = UInt32(part.pairs?.rotatedSize ?? 0)
       try slot.submit { commands in
-        if let device = slot.device {
+        if let recipe {
+          try RandomKernel(recipe: recipe).record(
+            commands, destination: push.source, byteCount: byteCount,
+            firstBlock: rows.lowerBound * tensor.columns / tensor.type.blockSize, cache: cache, traits: traits
+          )
+          commands.barrier()
+        } else if let device = slot.device {
           commands.copy(
             from: slot.buffer, offset: 0, to: device, offset: 0, byteCount: (byteCount + 3) / 4 * 4)
           commands.barrier()
         }
-        commands.dispatch(
-          pipeline, pushConstants: push, groups: ((blocksPerRow + threads - 1) / threads, rows.count, 1))
+        try repack.record(commands, push: push, cache: cache, traits: traits)
         // Blocks that share a word with another part's are joined by atomics: order between dispatches is needed.
         commands.barrier()
       }
       try onProgress(rows.count * tensor.rowBytes)
       row = rows.upperBound
+    }
+  }
+
+  /// Copies rows into a slot's memory, as the file holds them or as float32.
+  private func fetch(_ rows: Range<Int>, of tensor: TensorInfo, widened: Bool, into slot: StagingSlot) throws
+  {
+    try source.withBytes(of: tensor, rows: rows) { bytes in
+      if widened {
+        let floats = UnsafeMutableBufferPointer(
+          start: slot.memory.assumingMemoryBound(to: Float.self), count: rows.count * tensor.columns)
+        dequantize(bytes, type: tensor.type, into: floats)
+      } else {
+        slot.memory.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+      }
     }
   }
 }

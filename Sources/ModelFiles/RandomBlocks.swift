@@ -15,6 +15,8 @@ enum RandomBlocks {
   }
 
   private static let poolBytes = 2 << 20
+  /// Weights from which the spread of a format's blocks is known.
+  private static let sampleCount = 131_072
 
   /// Some 2 MiB of blocks, a prime number of them.
   static func pool(_ kind: Kind, seed: UInt64) -> [UInt8] {
@@ -72,69 +74,69 @@ enum RandomBlocks {
   ) {
     let bits = random.next()
     let scale = 0.75 + Float(bits >> 40) * 0x1p-25
-    // Symmetric formats reach one step further down than up; scales of both signs make up for it.
-    let signed = bits & 1 == 0 ? scale : -scale
-    func set(_ value: Float, at offset: Int) {
-      block.storeBytes(of: value.halfBits, toByteOffset: offset, as: UInt16.self)
+    let scales = RandomScales(of: type)
+    if let offset = scales.scale {
+      // The lowest bit is no part of the scale.
+      let signed = scales.isSigned && bits & 1 == 1 ? -scale : scale
+      block.storeBytes(of: signed.halfBits, toByteOffset: offset, as: UInt16.self)
     }
-    switch type {
-    case .q4_0, .q5_0, .q8_0, .iq4_nl, .iq4_xs: set(signed, at: 0)
-    case .q3_k: set(signed, at: 108)
-    case .q6_k: set(signed, at: 208)
-    case .q4_1:
-      set(scale, at: 0)
-      set(-7.5 * scale, at: 2)
-    case .q5_1:
-      set(scale, at: 0)
-      set(-15.5 * scale, at: 2)
-    case .q2_k:
-      set(scale, at: 80)
-      set(1.5 * scale, at: 82)
-      // Each part's minimum (high nibble) equals its scale.
-      for part in 0..<16 {
-        let partScale = block.load(fromByteOffset: part, as: UInt8.self) & 0xf
-        block.storeBytes(of: partScale * 0x11, toByteOffset: part, as: UInt8.self)
-      }
-    case .q4_k, .q5_k:
-      set(scale, at: 0)
-      set((type == .q4_k ? 7.5 : 15.5) * scale, at: 2)
-      // Likewise in the packing of `scaleAndMinimum`.
-      (block + 8).copyMemory(from: block + 4, byteCount: 4)
-      for offset in 12..<16 {
-        let low = block.load(fromByteOffset: offset, as: UInt8.self) & 0xf
-        block.storeBytes(of: low * 0x11, toByteOffset: offset, as: UInt8.self)
-      }
-    case .mxfp4: block.storeBytes(of: UInt8(127 + bits % 3), as: UInt8.self)
-    case .f32, .f16, .bf16: preconditionFailure("\(type.name) has no scales")
+    if let (offset, ratio) = scales.minimum {
+      block.storeBytes(of: (ratio * scale).halfBits, toByteOffset: offset, as: UInt16.self)
     }
+    for offset in scales.copied {
+      block.storeBytes(
+        of: block.load(fromByteOffset: offset - 4, as: UInt8.self), toByteOffset: offset, as: UInt8.self)
+    }
+    for offset in scales.doubled {
+      let low = block.load(fromByteOffset: offset, as: UInt8.self) & 0xf
+      block.storeBytes(of: low * 0x11, toByteOffset: offset, as: UInt8.self)
+    }
+    if scales.hasExponent { block.storeBytes(of: UInt8(127 + bits % 3), as: UInt8.self) }
   }
 
   /// Multiplies the scales of every block; mxfp4's, which are powers of two, by the nearest one.
   private static func scaleWeights(
     _ bytes: UnsafeMutableRawBufferPointer, _ type: TensorType, by factor: Float
   ) {
-    let scales: [Int] =
-      switch type {
-      case .q4_0, .q5_0, .q8_0, .iq4_nl, .iq4_xs: [0]
-      case .q4_1, .q5_1, .q4_k, .q5_k: [0, 2]
-      case .q2_k: [80, 82]
-      case .q3_k: [108]
-      case .q6_k: [208]
-      case .f32, .f16, .bf16, .mxfp4: []
-      }
-    let octaves = Int((factor * Float(2).squareRoot()).exponent)
+    let scales = RandomScales(of: type)
     for block in stride(from: 0, to: bytes.count, by: type.blockBytes) {
-      for offset in scales {
+      for offset in [scales.scale, scales.minimum?.offset].compactMap({ $0 }) {
         let value = Float(half: bytes.loadUnaligned(fromByteOffset: block + offset, as: UInt16.self))
         bytes.storeBytes(of: (value * factor).halfBits, toByteOffset: block + offset, as: UInt16.self)
       }
-      if type == .mxfp4 { bytes[block] = UInt8(clamping: Int(bytes[block]) + octaves) }
+      if scales.hasExponent { bytes[block] = UInt8(clamping: Int(bytes[block]) + octaves(factor)) }
     }
+  }
+
+  /// The power of two next to `factor`.
+  private static func octaves(_ factor: Float) -> Int { Int((factor * Float(2).squareRoot()).exponent) }
+
+  /// How a device makes blocks like those of `pool`.
+  static func recipe(_ kind: Kind, seed: UInt32) -> RandomRecipe {
+    let type = kind.type
+    let deviation = 1 / Float(kind.columns).squareRoot()
+    if type.blockSize == 1 {
+      let width = kind.isNorm ? 0.1 : deviation * Float(3).squareRoot()
+      return RandomRecipe(type: type, center: kind.isNorm ? 1 : 0, width: width, exponent: 0, seed: seed)
+    }
+    let size = sampleCount / type.blockSize * type.blockBytes
+    var random = SplitMix64(state: UInt64(type.rawValue))
+    let sample = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialized in
+      let bytes = UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[..<size])
+      fill(bytes, &random)
+      for block in stride(from: 0, to: size, by: type.blockBytes) {
+        setScales(bytes.baseAddress! + block, type, &random)
+      }
+      initialized = size
+    }
+    let factor = deviation / sample.withUnsafeBytes { measuredDeviation($0, type) }
+    return RandomRecipe(
+      type: type, center: 0, width: factor, exponent: UInt32(127 + octaves(factor)), seed: seed)
   }
 
   /// Standard deviation (around 0) of the weights in some of the blocks.
   private static func measuredDeviation(_ bytes: UnsafeRawBufferPointer, _ type: TensorType) -> Float {
-    let sample = bytes.prefix(32_768 / type.blockSize * type.blockBytes)
+    let sample = bytes.prefix(sampleCount / type.blockSize * type.blockBytes)
     let weights: [Float] = dequantize(UnsafeRawBufferPointer(rebasing: sample), type: type)
     let sum = weights.reduce(0.0) { $0 + Double($1) * Double($1) }
     return Float((sum / Double(weights.count)).squareRoot())

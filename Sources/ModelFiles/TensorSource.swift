@@ -12,4 +12,11 @@ package protocol TensorSource: Sendable {
   func withBytes<R>(
     of tensor: TensorInfo, rows: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R
   ) throws -> R
+
+  /// How to make blocks of `tensor` where they are needed; nil for a source whose bytes matter.
+  func recipe(of tensor: TensorInfo) -> RandomRecipe?
+}
+
+extension TensorSource {
+  package func recipe(of tensor: TensorInfo) -> RandomRecipe? { nil }
 }

@@ -18,7 +18,7 @@ struct PipelineVariants {
   let traits: DeviceTraits
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0)] + embed($0) + linear($0) } + attention + outputs
+    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) } + attention + outputs
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
@@ -33,6 +33,12 @@ struct PipelineVariants {
         shader: "embed.\(type.name)", specialization: [UInt32(traits.invocations(32)), next.rawValue],
         pushConstantBytes: MemoryLayout<EmbedPush>.size, text: "to \(next)")
     }
+  }
+
+  private func random(_ type: TensorType) -> PipelineVariant {
+    PipelineVariant(
+      shader: "random", specialization: RandomKernel.specialization(type, traits: traits),
+      pushConstantBytes: MemoryLayout<RandomPush>.size, text: type.name)
   }
 
   private var outputs: [PipelineVariant] {

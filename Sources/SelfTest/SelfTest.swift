@@ -48,6 +48,7 @@ package enum SelfTest {
     return try withoutActuallyEscaping(onResult) { onResult in
       let bench = try TestBench(device: device, filter: filter, seed: seed, onResult: onResult)
       try RepackChecks(bench: bench).run()
+      try RandomChecks(bench: bench).run()
       try LinearChecks(bench: bench).run()
       try AttentionChecks(bench: bench).run()
       try SamplingChecks(bench: bench).run()

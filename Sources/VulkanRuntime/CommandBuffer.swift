@@ -22,6 +22,8 @@ package final class CommandBuffer: @unchecked Sendable {
   private var failure: VulkanError?
   private var boundPipeline: Pipeline?
   private var used: [ObjectIdentifier: AnyObject] = [:]
+  /// Called before and after each barrier on the device is recorded: for time stamps between dispatches that others record.
+  package var onBarrier: (() -> Void)?
 
   init(context: DeviceContext, queue: Queue, reusable: Bool) throws(VulkanError) {
     queueFinished = try queue.finished()
@@ -111,6 +113,9 @@ package final class CommandBuffer: @unchecked Sendable {
     for buffer in buffers { used[ObjectIdentifier(buffer)] = buffer }
   }
 
+  /// The pipelines of this recording.
+  package var usedPipelines: [Pipeline] { used.values.compactMap { $0 as? Pipeline } }
+
   // MARK: Commands
 
   /// Runs `groups` workgroups of `pipeline` with `pushConstants`, whose size must be the pipeline's.
@@ -144,6 +149,8 @@ package final class CommandBuffer: @unchecked Sendable {
 
   /// Everything before it (dispatches, copies, fills, the host's writes) is done and seen by everything after it.
   package func barrier() {
+    onBarrier?()
+    defer { onBarrier?() }
     let stages = deviceStages
     let reads = VK_ACCESS_2_TRANSFER_READ_BIT | (computes ? VK_ACCESS_2_SHADER_READ_BIT : 0)
     recordBarrier(
@@ -153,6 +160,8 @@ package final class CommandBuffer: @unchecked Sendable {
 
   /// Orders dispatches before it before dispatches after it, and nothing else: the cheapest barrier there is.
   package func dispatchBarrier() {
+    onBarrier?()
+    defer { onBarrier?() }
     recordBarrier(
       from: (VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT),
       to: (

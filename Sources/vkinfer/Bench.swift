@@ -1,126 +1,95 @@
 import ArgumentParser
-import Engine
+import Benchmark
 import ModelFiles
-import Transformer
 
-/// `vkinfer bench`: prompt and decode speed of a model file, or of random weights of a well-known shape.
+/// `vkinfer bench`: how fast models, and single kernels, are on a device.
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measure prompt and decode speed.",
-    discussion: """
-      Of a model file (-m), or of random weights of a well-known shape (--shape and --type), which need no file. Each \
-      figure is the median of the repetitions, after a run that warms the device up.
-      """)
+    abstract: "Measure prompt and decode speed, or single kernels.",
+    subcommands: [BenchModel.self, BenchShaders.self], defaultSubcommand: BenchModel.self)
+}
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The model: a GGUF file.", valueName: "file"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
-  var shape: String?
-
-  @Option(
-    help: ArgumentHelp("The format of the random weights (q4_k, q8_0, f16, bf16, ...).", valueName: "type"))
-  var type = "q4_k"
-
-  @Option(help: ArgumentHelp("Tokens of the prompts, as a list: 64,512.", valueName: "counts"))
-  var prompt = "512"
-
-  @Option(
-    name: [.customShort("n"), .long], help: ArgumentHelp("Tokens to generate after 64.", valueName: "count"))
-  var tokens = 128
-
-  @Option(help: ArgumentHelp("How often each is measured.", valueName: "count"))
+/// Where measurements are made, how often, and how they are written.
+struct BenchOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 5
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
-  @Flag(help: "Profile one step of generation, stage by stage.")
-  var plan = false
+  @Flag(help: "Write one JSON object.")
+  var json = false
+
+  @Flag(help: "Write comma-separated values.")
+  var csv = false
+
+  @Flag(help: "Name the kernel variants that ran, on standard error.")
+  var verbose = false
 
   func validate() throws {
-    guard (model == nil) != (shape == nil) else {
-      throw ValidationError("give a model file with -m, or a shape with --shape")
+    guard (1...10000).contains(repetitions) else {
+      throw ValidationError("--repetitions must be from 1 to 10000")
     }
-    guard repetitions > 0, tokens > 1 else {
-      throw ValidationError("--repetitions must be 1 or more, and -n 2 or more")
-    }
+    guard !json || !csv else { throw ValidationError("--json and --csv do not go together") }
   }
 
-  func run() throws {
-    let prompts = try prompt.split(separator: ",").map { text in
-      guard let count = Int(text), count > 0 else {
-        throw CommandError("--prompt \(prompt) is not a list of counts such as 64,512")
-      }
-      return count
-    }
-    let start = ContinuousClock.now
-    let model = try subject()
-    var options = EngineOptions()
-    options.device = device
-    options.contextLength = max(prompts.max() ?? 1, 64 + tokens) + 64
-    let loaded = try LoadedEngine(model, since: start, options: options, verbose: false)
-    let engine = loaded.engine
-    print("\(model.path) on \(engine.deviceName), loaded in \(Format.decimal(loaded.loadSeconds, 2)) s")
+  var style: Report.Style { json ? .json : csv ? .csv : .table }
 
-    func request(_ promptCount: Int, _ count: Int) -> GenerationRequest {
-      // Any tokens do: the arithmetic is the same.
-      var request = GenerationRequest(prompt: (0..<promptCount).map { Int32($0 % 997 + 1) })
-      request.maxTokens = count
-      request.ignoresEndOfText = true
-      return request
-    }
-    for count in prompts {
-      try warmUp(engine, request(count, 1))
-      let speeds = try (0..<repetitions).map { _ in
-        try engine.generate(request(count, 1)).promptTokensPerSecond
-      }
-      report("prompt of \(count)", speeds)
-    }
-    try warmUp(engine, request(64, 16))
-    let speeds = try (0..<repetitions).map { _ in
-      try engine.generate(request(64, tokens)).decodeTokensPerSecond
-    }
-    report("decode, \(tokens) after 64", speeds)
-    if plan { try profile(engine) }
-    loaded.savePipelines(verbose: false)
-    try loaded.checkValidation()
-  }
-
-  private func subject() throws -> LanguageModel {
-    if let model { return try LanguageModel(path: model) }
-    guard let weights = TensorType.allCases.first(where: { $0.name == type }) else {
-      throw CommandError(
-        "weight format \(type) is not known; known are "
-          + TensorType.allCases.map(\.name).joined(separator: ", "))
-    }
-    return try LanguageModel(shape: SyntheticShape.named(shape ?? ""), weights: weights, seed: 1)
-  }
-
-  /// Idle GPUs need some 0.3 s of load to reach their full clock.
-  private func warmUp(_ engine: Engine, _ request: GenerationRequest) throws {
-    let start = ContinuousClock.now
-    repeat {
+  /// Opens the device; Ctrl-C ends what goes on.
+  func open(captureStatistics: Bool = false) throws -> BenchmarkDevice {
+    Interruption.watch()
+    return try BenchmarkDevice(
+      spec: device, pipelineDirectory: LoadedEngine.pipelineDirectory(), captureStatistics: captureStatistics
+    ) {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
-      _ = try engine.generate(request)
-    } while ContinuousClock.now - start < .milliseconds(400)
-  }
-
-  private func report(_ what: String, _ speeds: [Double]) {
-    let sorted = speeds.sorted()
-    print(
-      "\(what): \(Format.decimal(sorted[sorted.count / 2], 1)) tokens/s "
-        + "(\(Format.decimal(sorted[0], 1)) to \(Format.decimal(sorted[sorted.count - 1], 1)))")
-  }
-
-  private func profile(_ engine: Engine) throws {
-    print("one step after 64 tokens, with a time stamp between all stages:")
-    for stage in try engine.profile(rowCount: 1, depth: 64, repetitions: 40) {
-      let speed = Double(stage.weightBytes) / stage.microseconds / 1000
-      print(
-        "  \(stage.count) x \(stage.name): \(Format.decimal(stage.microseconds, 1)) us"
-          + (stage.weightBytes > 0 ? ", \(Format.decimal(speed, 1)) GB/s" : ""))
     }
+  }
+
+  /// Keeps the pipelines of this run, and throws when a validation layer found fault with it.
+  func close(_ benchmark: BenchmarkDevice) throws {
+    do {
+      try benchmark.device.savePipelineCache()
+    } catch {
+      // The next start is slower, nothing else.
+      if verbose { Output.note("\(error)") }
+    }
+    try LoadedEngine.checkValidation(messages: benchmark.validationMessageCount)
+  }
+}
+
+extension CountList: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}
+
+/// A list of weight formats as an option gives it: "f16,q4_k".
+struct FormatList: ExpressibleByArgument {
+  var types: [TensorType]
+
+  init(_ types: [TensorType]) {
+    self.types = types
+  }
+
+  init?(argument: String) {
+    types = []
+    for name in argument.split(separator: ",", omittingEmptySubsequences: false) {
+      guard let type = TensorType.allCases.first(where: { $0.name == name }) else { return nil }
+      types.append(type)
+    }
+  }
+
+  var defaultValueDescription: String { types.map(\.name).joined(separator: ",") }
+
+  /// Every format there is.
+  static var known: String { TensorType.allCases.map(\.name).joined(separator: ", ") }
+}
+
+/// Names kernel variants on standard error, each once.
+struct VariantNotes {
+  private var known: Set<String> = []
+
+  mutating func noteNew(_ benchmark: BenchmarkDevice) {
+    for text in benchmark.variantTexts where known.insert(text).inserted { Output.note("kernel   \(text)") }
   }
 }

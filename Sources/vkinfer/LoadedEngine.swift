@@ -1,4 +1,5 @@
 import ArgumentParser
+import Benchmark
 import Engine
 import Glibc
 
@@ -56,7 +57,7 @@ struct LoadedEngine {
   }
 
   /// Where the XDG base directory specification puts what can be made again; nil without a home.
-  private static func pipelineDirectory() -> String? {
+  static func pipelineDirectory() -> String? {
     func directory(_ variable: String) -> String? {
       guard let value = getenv(variable).map({ String(cString: $0) }), value.hasPrefix("/") else {
         return nil
@@ -67,8 +68,4 @@ struct LoadedEngine {
       $0 + "/vkinfer/pipelines"
     }
   }
-}
-
-extension Duration {
-  var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
 }

@@ -162,6 +162,24 @@ struct RepackPush {
   U32 source_skip;                 // bytes to skip at the start of `source` (0 to 3)
 };
 
+// Fills memory with random blocks in the layout of a file (see RandomRecipe).
+struct RandomPush {
+  GPU_POINTER(WordsOut) destination;
+  U32 word_count;
+  U32 first_block;                 // of the tensor, at the start of `destination`
+  U32 seed;
+  F32 center;
+  F32 width;
+  F32 minimum_ratio;
+  U32 exponent;
+};
+
+// What the microbenchmarks read and write (Shaders/bench).
+struct TransferPush {
+  GPU_POINTER(Quads) source;
+  GPU_POINTER(QuadsOut) destination;
+};
+
 struct AttentionPush {
   GPU_POINTER(FloatsIn) queries;       // [row][head][head_size], pair order, f32
   GPU_POINTER(Quads) keys;             // the layer's K pages

@@ -1,0 +1,134 @@
+import Engine
+import Kernels
+import VulkanRuntime
+
+/// A device on which things are timed.
+package final class BenchmarkDevice {
+  package let device: Device
+  package let cache: KernelCache
+  package let traits: DeviceTraits
+  private let instance: VulkanInstance
+  /// Called now and then; throws to end the work.
+  private let checkpoint: () throws -> Void
+
+  /// A device that idles is slow: it is given this much work before each figure.
+  private static let warmUp = Duration.milliseconds(400)
+
+  /// - Parameters:
+  ///   - spec: the device, by index or part of its name; nil takes the best.
+  ///   - pipelineDirectory: where compiled pipelines are kept between runs; nil keeps none.
+  ///   - captureStatistics: whether the driver is asked for registers and the like.
+  package init(
+    spec: String?, pipelineDirectory: String?, captureStatistics: Bool = false,
+    checkpoint: @escaping () throws -> Void = {}
+  ) throws {
+    instance = try VulkanInstance()
+    let physical = try DeviceSelection.select(spec: spec, from: instance.physicalDevices)
+    device = try Device(
+      instance: instance, physical: physical, pipelineCacheDirectory: pipelineDirectory,
+      captureStatistics: captureStatistics)
+    cache = KernelCache(device: device)
+    traits = DeviceTraits(physical)
+    self.checkpoint = checkpoint
+  }
+
+  package var name: String { device.physical.name }
+
+  /// Messages of a Vulkan validation layer so far; 0 without one.
+  package var validationMessageCount: Int { instance.validationMessageCount }
+
+  /// Bytes of device memory that can still be taken.
+  package var availableMemory: Int { Engine.availableMemory(device.physical) }
+
+  /// `body` over and over until the device's clock is up, at least once.
+  package func warmUp(_ body: () throws -> Void) throws {
+    let start = ContinuousClock.now
+    repeat {
+      try checkpoint()
+      try body()
+    } while ContinuousClock.now - start < Self.warmUp
+  }
+
+  /// The results of `repetitions` calls of `body`, once the device's clock is up.
+  package func repeated(_ repetitions: Int, _ body: () throws -> Double) throws -> Samples {
+    try warmUp { _ = try body() }
+    return Samples(
+      try (0..<repetitions).map { _ in
+        try checkpoint()
+        return try body()
+      })
+  }
+
+  /// Device seconds of what `record` records, from the end of what was before to its own end.
+  ///
+  /// It is recorded once and submitted again and again; on a device without timestamps the host's clock must do.
+  package func time(
+    repetitions: Int, keepAlive buffers: [Buffer] = [], record: (CommandBuffer) throws -> Void
+  ) throws -> Timing {
+    try time(repetitions: repetitions, keepAlive: buffers) { commands, end in
+      try record(commands)
+      end()
+    }
+  }
+
+  /// The same up to the call of `end`, which `record` makes once.
+  ///
+  /// - Parameter isWarm: whether the device's clock is up already.
+  package func time(
+    repetitions: Int, keepAlive buffers: [Buffer] = [], isWarm: Bool = false,
+    record: (_ commands: CommandBuffer, _ end: () -> Void) throws -> Void
+  ) throws -> Timing {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+    let pool = device.capabilities.timestampBits > 0 ? try device.makeTimestampPool(count: 2) : nil
+    try commands.begin()
+    commands.keepAlive(buffers)
+    if let pool {
+      commands.resetTimestamps(pool)
+      commands.writeTimestamp(pool, index: 0)
+    }
+    try record(commands) { if let pool { commands.writeTimestamp(pool, index: 1) } }
+    try commands.end()
+    func run() throws -> Double {
+      let start = ContinuousClock.now
+      try device.computeQueue.submit([commands])
+      try device.computeQueue.waitIdle()
+      return try pool.map { try $0.read()[1] * 1e-9 } ?? (ContinuousClock.now - start).inSeconds
+    }
+    // The first run of anything pays for what others find ready.
+    if isWarm { _ = try run() } else { try warmUp { _ = try run() } }
+    let seconds = Samples(
+      try (0..<repetitions).map { _ in
+        try checkpoint()
+        return try run()
+      })
+    return Timing(seconds: seconds, pipelines: commands.usedPipelines)
+  }
+
+  /// Runs what `record` records, once, and waits for it.
+  package func run(keepAlive buffers: [Buffer] = [], _ record: (CommandBuffer) throws -> Void) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    commands.keepAlive(buffers)
+    try record(commands)
+    commands.barrier()
+    try commands.end()
+    try device.computeQueue.submit([commands])
+    try device.computeQueue.waitIdle()
+  }
+}
+
+/// What a recording took, and what ran in it.
+package struct Timing {
+  package var seconds: Samples
+  package var pipelines: [Pipeline]
+}
+
+extension Duration {
+  /// As a number of seconds.
+  package var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}
+
+extension BenchmarkDevice {
+  /// Every kernel variant made so far: the shader and what its constants stand for.
+  package var variantTexts: [String] { cache.made.map(\.variant.text).sorted() }
+}

@@ -1,0 +1,271 @@
+import CShaderInterface
+import Engine
+import Kernels
+import Transformer
+import VulkanRuntime
+
+/// What is to be measured of a model.
+package struct ModelWorkload: Sendable {
+  /// Tokens of prompts, each measured alone.
+  package var prompts: [Int]
+  /// Tokens that are in the cache when generation starts.
+  package var depths: [Int]
+  /// Sequences that generate at the same time.
+  package var batches: [Int]
+  /// Tokens that each of them generates.
+  package var tokens: Int
+
+  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int) {
+    self.prompts = prompts
+    self.depths = depths
+    self.batches = batches
+    self.tokens = tokens
+  }
+
+  /// Positions of one sequence of each figure with its number of sequences.
+  private var spans: [(sequences: Int, positions: Int)] {
+    prompts.map { (1, $0) } + batches.flatMap { batch in depths.map { (batch, $0 + tokens + 8) } }
+  }
+
+  var sequences: Int { max(1, spans.map(\.sequences).max() ?? 1) }
+
+  var pagesPerSequence: Int { max(1, spans.map { Self.pages($0.positions) }.max() ?? 1) }
+
+  /// Pages that the most demanding figure needs.
+  var pageCount: Int { max(1, spans.map { $0.sequences * Self.pages($0.positions) }.max() ?? 1) }
+
+  static func pages(_ positions: Int) -> Int { (positions + KVCache.pageTokens - 1) / KVCache.pageTokens }
+}
+
+/// Speed of one model on one device: steps are driven directly, with as many sequences as asked for.
+package final class ModelBenchmark {
+  package let benchmark: BenchmarkDevice
+  package let model: LanguageModel
+  /// Host seconds from the start of loading to readiness.
+  package let loadSeconds: Double
+  /// Bytes of weights that a step reads, however few tokens it has.
+  package let weightBytes: Int
+  private let workload: ModelWorkload
+  private let runner: ModelRunner
+  private let promptChunk: Int
+  private let deviceModel: DeviceModel
+
+  /// Loads `model` and makes a cache for all that `workload` asks for, filled with random keys and values.
+  ///
+  /// - Parameter onProgress: called with the bytes loaded so far and in all; throwing stops the load.
+  package init(
+    benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload,
+    onProgress: @escaping (_ loaded: Int, _ total: Int) throws -> Void = { _, _ in }
+  ) throws {
+    self.benchmark = benchmark
+    self.model = model
+    self.workload = workload
+    let start = ContinuousClock.now
+    let program = model.program
+    promptChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
+    let limits = StepLimits(
+      rows: max(promptChunk, workload.sequences), outputs: workload.sequences, sequences: workload.sequences,
+      pagesPerSequence: workload.pagesPerSequence)
+    let weights = DeviceModel.weightBytes(of: program)
+    let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
+    let workspace = Workspace.byteCount(program: program, limits: limits, traits: benchmark.traits)
+    let available = benchmark.availableMemory
+    guard weights + cache + workspace <= available else {
+      throw BenchmarkError(
+        "too little device memory for \(model.path): the weights take \(gigabytes(weights)), a cache for what is "
+          + "measured \(gigabytes(cache)) and a step \(gigabytes(workspace)), but only \(gigabytes(available)) are free; "
+          + "use another --type, or smaller --depth, --batch or --prompt")
+    }
+    var loaded = 0
+    try onProgress(0, weights)
+    deviceModel = try DeviceModel(program: program, source: model.source, cache: benchmark.cache) { bytes in
+      loaded += bytes
+      try onProgress(min(loaded, weights), weights)
+    }
+    runner = try ModelRunner(
+      cache: benchmark.cache, model: deviceModel, limits: limits, pageCount: workload.pageCount)
+    weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
+    loadSeconds = (ContinuousClock.now - start).inSeconds
+    for layer in 0..<program.layerCount {
+      try benchmark.fill(
+        runner.kvCache.keys(layer: layer), byteCount: runner.kvCache.byteCount / program.layerCount,
+        keepAlive: [])
+    }
+  }
+
+  // MARK: Prompts
+
+  /// Seconds to process a prompt and to choose the token after it.
+  package func prompt(_ count: Int, repetitions: Int) throws -> Samples {
+    try givePages(sequences: 1, positions: count)
+    return try benchmark.repeated(repetitions) {
+      let start = ContinuousClock.now
+      var position = 0
+      while position < count {
+        let end = min(position + promptChunk, count)
+        let rows = (position..<end).map { row(token: UInt32($0 % 997 + 1), position: $0, sequence: 0) }
+        let isLast = end == count
+        let ticket = try runner.submit(
+          rows: rows, outputs: isLast ? [rows.count - 1] : [],
+          samples: isLast ? [greedy(sequence: 0, position: end)] : [], output: .sample)
+        if isLast { _ = try runner.results(ticket) }
+        position = end
+      }
+      return (ContinuousClock.now - start).inSeconds
+    }
+  }
+
+  /// Floating-point operations of the matrix products for `count` tokens.
+  package func promptOperations(_ count: Int) -> Double {
+    let weights = model.program.stages.flatMap(\.matrices).reduce(0.0) { sum, slice in
+      sum + Double(slice.rows.count) * Double(slice.columns.count)
+    }
+    let tables = model.program.stages.reduce(0.0) { sum, stage in
+      switch stage {
+      case .embed(let stage): sum + Double(stage.table.rows.count) * Double(stage.table.columns.count)
+      case .logits(let stage): sum + Double(stage.table.rows.count) * Double(stage.table.columns.count)
+      default: sum
+      }
+    }
+    return 2 * Double(count) * (weights - tables)
+  }
+
+  // MARK: Generation
+
+  /// Seconds of one step that generates a token for each of `batch` sequences, `tokens` steps in a row.
+  ///
+  /// Tokens stay on the device; steps are queued ahead and their results read behind, as in generation.
+  package func decode(depth: Int, batch: Int, repetitions: Int) throws -> Samples {
+    try givePages(sequences: batch, positions: depth + workload.tokens + 8)
+    func run(_ steps: Int) throws -> Double {
+      var tickets: [ModelRunner.Ticket] = []
+      var start = ContinuousClock.now
+      var queued = 0
+      // The first step's result starts the clock.
+      for done in 0...steps {
+        while queued <= steps, tickets.count < ModelRunner.depth - 1 {
+          tickets.append(try submit(position: depth + queued, batch: batch))
+          queued += 1
+        }
+        _ = try runner.results(tickets.removeFirst())
+        if done == 0 { start = ContinuousClock.now }
+      }
+      return (ContinuousClock.now - start).inSeconds / Double(steps)
+    }
+    try benchmark.warmUp { _ = try run(min(workload.tokens, 8)) }
+    return Samples(try (0..<repetitions).map { _ in try run(workload.tokens) })
+  }
+
+  private func submit(position: Int, batch: Int) throws -> ModelRunner.Ticket {
+    try runner.submit(
+      rows: (0..<batch).map { row(token: TOKEN_FROM_DEVICE, position: position, sequence: $0) },
+      outputs: Array(0..<batch), samples: (0..<batch).map { greedy(sequence: $0, position: position + 1) },
+      output: .sample)
+  }
+
+  /// Bytes of weights and cache that a step for `batch` sequences reads, in the middle of a run.
+  package func bytesRead(depth: Int, batch: Int) -> Double {
+    let position = Double(depth) + Double(workload.tokens) / 2
+    return Double(weightBytes)
+      + Double(batch)
+      * model.program.stages.reduce(0) { sum, stage in
+        guard case .attention(let stage) = stage else { return sum }
+        return sum + Self.cacheBytes(stage, position: position)
+      }
+  }
+
+  /// Bytes of keys and values that a token at `position` attends to in one layer.
+  private static func cacheBytes(_ stage: AttentionStage, position: Double) -> Double {
+    let seen = min(position + 1, stage.window.map(Double.init) ?? .infinity)
+    return seen * Double(2 * stage.heads.kvHeadCount * stage.heads.headSize * 2)
+  }
+
+  // MARK: Profile
+
+  /// One step that generates a token for each of `batch` sequences, kind of stage by kind of stage; medians.
+  package func profile(depth: Int, batch: Int, repetitions: Int) throws -> StepProfile {
+    try givePages(sequences: batch, positions: depth + workload.tokens + 8)
+    let rows = (0..<batch).map { row(token: UInt32($0 % 997 + 1), position: depth, sequence: $0) }
+    let samples = (0..<batch).map { greedy(sequence: $0, position: depth + 1) }
+    var builder = StepProfile.Builder()
+    try benchmark.warmUp { _ = try runner.results(try submit(position: depth, batch: batch)) }
+    for _ in 0..<repetitions {
+      builder.add(
+        try runner.trace(rows: rows, outputs: Array(0..<batch), samples: samples).map { time in
+          let (name, bytes) = time.stage.map { describe($0, depth: depth, batch: batch) } ?? ("sampling", 0)
+          return (name, bytes, time)
+        })
+    }
+    return builder.profile
+  }
+
+  /// What a stage is called, and the bytes of weights or cache that it reads.
+  private func describe(_ index: Int, depth: Int, batch: Int) -> (String, Double) {
+    let stage = model.program.stages[index]
+    let bytes =
+      if case .attention(let attention) = stage {
+        Double(batch) * Self.cacheBytes(attention, position: Double(depth))
+      } else {
+        Double(deviceModel.stages[index].matrixBytes)
+      }
+    return (stage.kindName, bytes)
+  }
+
+  // MARK: -
+
+  /// Gives the first `sequences` sequences pages of their own.
+  private func givePages(sequences: Int, positions: Int) throws {
+    try runner.drain()
+    let count = ModelWorkload.pages(positions)
+    for sequence in 0..<sequences {
+      let pages = (0..<count).map { UInt32(sequence * count + $0) }
+      try runner.setPages(pages, sequence: sequence, from: 0)
+    }
+  }
+
+  private func row(token: UInt32, position: Int, sequence: Int) -> StepRow {
+    StepRow(token: token, position: UInt32(position), sequence: UInt32(sequence), output_row: 0)
+  }
+
+  private func greedy(sequence: Int, position: Int) -> SampleParameters {
+    .greedy(sequence: sequence, position: position)
+  }
+}
+
+extension SampleParameters {
+  /// The best token, for the place `position` of a sequence.
+  static func greedy(sequence: Int, position: Int) -> SampleParameters {
+    var parameters = SampleParameters()
+    parameters.top_p = 1
+    parameters.repeat_penalty = 1
+    parameters.sequence = UInt32(sequence)
+    parameters.position = UInt32(position)
+    return parameters
+  }
+}
+
+extension Stage {
+  /// What stages of this kind are called in a table.
+  package var kindName: String {
+    switch self {
+    case .embed: "embed"
+    case .queryKeyValue: "norm+QKV+rope"
+    case .attention: "attention"
+    case .residualProjection(let stage): stage.input == .attention ? "output projection" : "down projection"
+    case .gatedFeedForward: "norm+gate/up"
+    case .logits: "norm+logits"
+    }
+  }
+}
+
+/// What cannot be measured, in one line.
+package struct BenchmarkError: Error, CustomStringConvertible, Sendable {
+  package let description: String
+  package init(_ description: String) { self.description = description }
+}
+
+/// "12.3 GB".
+func gigabytes(_ bytes: Int) -> String {
+  let tenths = Int((Double(bytes) / 1e8).rounded(.up))
+  return "\(tenths / 10).\(tenths % 10) GB"
+}

@@ -1,0 +1,31 @@
+import CShaderInterface
+import VulkanRuntime
+
+/// Blocks as a file holds them into the planes of a matrix (Shaders/layout/repack.comp).
+package struct RepackKernel: Sendable, Hashable {
+  package var matrix: DeviceMatrix
+
+  package init(matrix: DeviceMatrix) {
+    self.matrix = matrix
+  }
+
+  /// Records the unpacking of `push.row_count` rows. The planes and `blocks_per_row` are filled in here.
+  package func record(
+    _ commands: CommandBuffer, push: RepackPush, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    let blocksPerRow = matrix.columns / matrix.format.repackBlock
+    let planes = matrix.push
+    var push = push
+    push.plane0 = planes.plane0
+    push.plane1 = planes.plane1
+    push.plane2 = planes.plane2
+    push.plane3 = planes.plane3
+    push.blocks_per_row = UInt32(blocksPerRow)
+    let threads = traits.invocations(64)
+    commands.dispatch(
+      try cache.pipeline(
+        "repack.\(matrix.format.type.name)", specialization: [UInt32(threads)],
+        pushConstantBytes: MemoryLayout<RepackPush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: ((blocksPerRow + threads - 1) / threads, Int(push.row_count), 1))
+  }
+}

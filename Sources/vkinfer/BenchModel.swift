@@ -1,0 +1,237 @@
+import ArgumentParser
+import Benchmark
+import Engine
+import ModelFiles
+import Transformer
+
+/// `vkinfer bench model`, the default: prompt and decode speed of a file, or of random weights of some shape.
+struct BenchModel: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "model",
+    abstract: "Measure prompt and decode speed (the default).",
+    discussion: """
+      Of a model file (-m), or of random weights that the device makes itself (--shape and --type). Each figure is \
+      the median of the repetitions, with the least and the most, after 0.4 s of load that bring the clock up. \
+      Decode figures are steps that generate a token for each of the --batch sequences, greedily, when --depth \
+      tokens are in the cache of each; bytes are those of weights and cache, and percentages are of what a kernel \
+      that only reads reaches on the same device.
+
+      SHAPE is \(SyntheticShape.all.map(\.name).joined(separator: ", ")), or numbers: \
+      layers=32,width=4096,heads=32,kv-heads=8,head-size=128,ff=14336,vocabulary=128256[,tied]. TYPE is one of \
+      \(FormatList.known); output matrices get the type that files usually give them.
+      """)
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("The model: a GGUF file.", valueName: "file"))
+  var model: String?
+
+  @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
+  var shape: String?
+
+  @Option(help: ArgumentHelp("The formats of the random weights, as a list.", valueName: "types"))
+  var type = FormatList([.q4_k])
+
+  @Option(help: ArgumentHelp("Tokens of the prompts, as a list; 0 is none.", valueName: "counts"))
+  var prompt = CountList([512])
+
+  @Option(
+    name: [.customShort("n"), .customLong("tokens")],
+    help: ArgumentHelp("Tokens to generate for each sequence; 0 is none.", valueName: "count"))
+  var tokens = 128
+
+  @Option(help: ArgumentHelp("Tokens in the cache before generation, as a list.", valueName: "counts"))
+  var depth = CountList([64])
+
+  @Option(help: ArgumentHelp("Sequences that generate at once, as a list.", valueName: "counts"))
+  var batch = CountList([1])
+
+  @Flag(
+    help: "Show where the time of one step goes, stage by stage, for every --depth and --batch.")
+  var plan = false
+
+  @OptionGroup var common: BenchOptions
+
+  func validate() throws {
+    guard (model == nil) != (shape == nil) else {
+      throw ValidationError("give a model file with -m, or a shape with --shape")
+    }
+    guard batch.counts.allSatisfy({ (1...4096).contains($0) }) else {
+      throw ValidationError("--batch takes counts from 1 to 4096")
+    }
+    guard (0...CountList.most).contains(tokens) else {
+      throw ValidationError("-n \(tokens) is not possible: use 0 to \(CountList.most)")
+    }
+  }
+
+  private static let columns = [
+    Report.Column(key: "model", title: "model", width: 24, isHidden: true),
+    Report.Column(key: "test", title: "test", width: 28),
+    Report.Column(key: "kind", title: "kind", width: 6, isHidden: true),
+    Report.Column(key: "tokens", title: "tokens", width: 6, isHidden: true),
+    Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
+    Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
+    Report.Column(key: "tokens_per_second", title: "tokens/s", width: 10),
+    Report.Column(key: "least", title: "least", width: 10),
+    Report.Column(key: "most", title: "most", width: 10),
+    Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
+    Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
+    Report.Column(key: "teraflops", title: "TFLOPS", width: 7),
+  ]
+
+  private static let planColumns = [
+    Report.Column(key: "model", title: "model", width: 24, isHidden: true),
+    Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
+    Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
+    Report.Column(key: "stage", title: "stage", width: 22),
+    Report.Column(key: "count", title: "count", width: 5),
+    Report.Column(key: "microseconds", title: "us", width: 10),
+    Report.Column(key: "microseconds_each", title: "us each", width: 8),
+    Report.Column(key: "megabytes", title: "MB", width: 9),
+    Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
+    Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
+    Report.Column(key: "idle_microseconds", title: "idle us", width: 9),
+  ]
+
+  func run() throws {
+    let benchmark = try common.open()
+    let report = Report(style: common.style, columns: Self.columns)
+    let plans = Report(style: common.style, columns: Self.planColumns)
+    let progress = Progress()
+    defer { progress.clear() }
+    progress.draw("measuring", detail: "read bandwidth")
+    let bandwidth = try Bandwidth(benchmark: benchmark, repetitions: common.repetitions).read()
+    progress.clear()
+    try report.note(
+      "device   \(benchmark.name), a kernel reads \(Format.decimal(bandwidth.median / 1e9, 1)) GB/s")
+    var models: [JSON] = []
+    var variants = VariantNotes()
+    for subject in subjects {
+      let model = try subject()
+      let subject = try load(model, on: benchmark, progress: progress)
+      progress.clear()
+      try report.note(
+        "model    \(model.path), loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
+          + "\(Format.bytes(subject.weightBytes)) of weights a step")
+      report.startTable()
+      let runner = Runner(command: self, subject: subject, bandwidth: bandwidth.median, progress: progress)
+      try runner.measure(report)
+      if plan { try runner.profile(plans) }
+      models.append(
+        .object([
+          ("model", .string(model.path)), ("load_seconds", .double(subject.loadSeconds)),
+          ("weight_bytes", .int(subject.weightBytes)),
+        ]))
+      if common.verbose { variants.noteNew(benchmark) }
+    }
+    if common.style == .json {
+      try Output.write(
+        JSON.object([
+          ("device", .string(benchmark.name)),
+          ("read_gigabytes_per_second", .double(bandwidth.median / 1e9)),
+          ("models", .array(models)), ("results", report.json), ("stages", plans.json),
+        ]).text + "\n")
+    }
+    try common.close(benchmark)
+  }
+
+  private var subjects: [() throws -> LanguageModel] {
+    if let model { return [{ try LanguageModel(weightsOf: model) }] }
+    return type.types.map { type in
+      { try LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type, seed: 1) }
+    }
+  }
+
+  private func load(
+    _ model: LanguageModel, on benchmark: BenchmarkDevice, progress: Progress
+  ) throws -> ModelBenchmark {
+    try ModelBenchmark(
+      benchmark: benchmark, model: model,
+      workload: ModelWorkload(
+        prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
+        batches: batch.counts, tokens: tokens)
+    ) { loaded, total in
+      if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+      progress.draw(
+        "loading", done: loaded, total: total, detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))")
+    }
+  }
+
+  /// The figures of one model.
+  private struct Runner {
+    let command: BenchModel
+    let subject: ModelBenchmark
+    /// Bytes a second that a kernel reads.
+    let bandwidth: Double
+    let progress: Progress
+
+    func measure(_ report: Report) throws {
+      let repetitions = command.common.repetitions
+      for count in command.prompt.counts where count > 0 {
+        progress.draw("measuring", detail: "a prompt of \(count)")
+        let seconds = try subject.prompt(count, repetitions: repetitions)
+        let speed = seconds.map { Double(count) / $0 }
+        progress.clear()
+        try report.add(
+          [
+            .text(subject.model.path), .text("prompt \(count)"), .text("prompt"), .count(count), .count(0),
+            .count(1),
+          ] + Self.cells(speed) + [
+            .none, .none, .number(subject.promptOperations(count) / seconds.median / 1e12, decimals: 2),
+          ])
+      }
+      guard command.tokens > 0 else { return }
+      try forEachStep { depth, batch in
+        progress.draw("measuring", detail: "generation for \(batch) after \(depth)")
+        let seconds = try subject.decode(depth: depth, batch: batch, repetitions: repetitions)
+        let bytes = subject.bytesRead(depth: depth, batch: batch) / seconds.median
+        progress.clear()
+        try report.add(
+          [
+            .text(subject.model.path),
+            .text("decode \(command.tokens) after \(depth)" + (batch > 1 ? " x \(batch)" : "")),
+            .text("decode"), .count(command.tokens), .count(depth), .count(batch),
+          ] + Self.cells(seconds.map { Double(batch) / $0 }) + [
+            .number(bytes / 1e9, decimals: 1), .number(bytes / bandwidth * 100, decimals: 1), .none,
+          ])
+      }
+    }
+
+    func profile(_ report: Report) throws {
+      try forEachStep { depth, batch in
+        progress.draw("measuring", detail: "the stages of a step for \(batch) after \(depth)")
+        let profile = try subject.profile(
+          depth: depth, batch: batch, repetitions: max(20, command.common.repetitions))
+        progress.clear()
+        try report.note(
+          "one step for \(Format.count(batch, "sequence")) after \(depth) tokens, time stamps around every barrier:"
+        )
+        report.startTable()
+        for line in profile.lines + [profile.total] {
+          let speed = line.microseconds > 0 && line.bytes > 0 ? line.bytes / line.microseconds * 1e6 : nil
+          try report.add([
+            .text(subject.model.path), .count(depth), .count(batch), .text(line.name), .count(line.count),
+            .number(line.microseconds, decimals: 1),
+            .number(line.microseconds / Double(max(line.count, 1)), decimals: 2),
+            line.bytes > 0 ? .number(line.bytes / 1e6, decimals: 2) : .none,
+            speed.map { .number($0 / 1e9, decimals: 1) } ?? .none,
+            speed.map { .number($0 / bandwidth * 100, decimals: 1) } ?? .none,
+            .number(line.idleMicroseconds, decimals: 1),
+          ])
+        }
+      }
+    }
+
+    private func forEachStep(_ body: (_ depth: Int, _ batch: Int) throws -> Void) throws {
+      for depth in command.depth.counts {
+        for batch in command.batch.counts { try body(depth, batch) }
+      }
+    }
+
+    /// Median, least and most.
+    private static func cells(_ speed: Samples) -> [Report.Cell] {
+      [
+        .number(speed.median, decimals: 1), .number(speed.least, decimals: 1),
+        .number(speed.most, decimals: 1),
+      ]
+    }
+  }
+}

@@ -1,0 +1,42 @@
+import ModelFiles
+import Testing
+import Transformer
+
+@Suite struct ShapeTextTests {
+  @Test func numbersMakeAShape() throws {
+    let shape = try SyntheticShape(
+      text: "layers=2,width=64,heads=4,kv-heads=2,head-size=32,ff=96,vocabulary=100,tied")
+    #expect(shape.layerCount == 2 && shape.width == 64 && shape.feedForwardWidth == 96)
+    #expect(shape.heads == HeadLayout(headCount: 4, kvHeadCount: 2, headSize: 32))
+    #expect(shape.vocabularySize == 100 && shape.tiesEmbeddings)
+  }
+
+  @Test func someNumbersFollowFromOthers() throws {
+    let shape = try SyntheticShape(text: "layers=2,width=64,heads=4,ff=96,vocabulary=100")
+    #expect(shape.heads == HeadLayout(headCount: 4, kvHeadCount: 4, headSize: 16))
+    #expect(!shape.tiesEmbeddings)
+  }
+
+  @Test func namesAreShapesToo() throws {
+    #expect(try SyntheticShape(text: "llama-3.2-1b") == SyntheticShape.named("llama-3.2-1b"))
+  }
+
+  @Test(arguments: [
+    ("gpt-2", "llama-3.1-8b"), ("", "known are"), ("layers=2,width=64,heads=4,ff=96", "vocabulary"),
+    ("layers=x,width=64", "layers=x"), ("layers=0,width=64", "layers=0"), ("layers=2,layers=3", "twice"),
+    ("width=99999999,layers=1", "width=99999999"), ("experts=8,width=64", "experts=8"),
+    ("layers=2,,width=64", "no part of a shape"), ("layers=100000", "65536"),
+  ])
+  func whatIsWrongIsNamed(text: String, part: String) throws {
+    let error = #expect(throws: ModelDescriptionError.self) { try SyntheticShape(text: text) }
+    #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
+  }
+
+  /// What the numbers cannot be together is said when the model is described.
+  @Test func oddHeadSizesAreErrors() throws {
+    let shape = try SyntheticShape(text: "layers=1,width=96,heads=4,ff=96,vocabulary=100")
+    #expect(throws: ModelDescriptionError.self) {
+      try ModelDescription.synthetic(shape: shape, weights: .f16)
+    }
+  }
+}
