@@ -18,6 +18,7 @@ layout(constant_id = 5) const uint SPLITS = 1;
 layout(constant_id = 6) const uint NEXT = NEXT_FLOATS;
 layout(constant_id = 7) const uint PARALLEL = 1;  // positions whose values a subgroup takes at a time
 layout(constant_id = 8) const uint BATCH = 2;     // key octets whose loads are under way at once
+layout(constant_id = 9) const uint VALUE_BATCH = 4;  // values of positions, likewise
 
 layout(push_constant) uniform Push { AttentionPush push; };
 
@@ -46,11 +47,27 @@ void store_output(uint row, uint first_head, uint i, float value) {
 void store_output_blocks(uint row, uint first_head, uint heads_here) {
   if (NEXT != NEXT_BYTES) return;
   barrier();
-  for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 32; block += gl_WorkGroupSize.x) {
-    float values[32];
-    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = sums[block * 32 + i];
+  for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 16; block += gl_WorkGroupSize.x) {
+    float values[16];
+    [[unroll]] for (uint i = 0; i < 16; i++) values[i] = sums[block * 16 + i];
     store_block(
-        push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 32 + block, values);
+        push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 16 + block, values);
+  }
+}
+
+// Which of the PARALLEL positions a lane takes the values of.
+uint phase() { return PARALLEL > 1 ? gl_SubgroupInvocationID / OCTETS : 0; }
+
+uvec4 values[VALUE_BATCH * OWN];
+
+// Loads values of the positions from `first` on of a round; `first_value` is where those of each lane's own position start.
+void load_values(uint first, uint first_value) {
+  [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
+    uint at = subgroupShuffle(first_value, min(first + u * PARALLEL + phase(), SUBGROUP_SIZE - 1));
+    [[unroll]] for (uint o = 0; o < OWN; o++) {
+      uint octet = OWN == 1 ? gl_SubgroupInvocationID % OCTETS : gl_SubgroupInvocationID + o * SUBGROUP_SIZE;
+      values[u * OWN + o] = push.values.at[at + min(octet, OCTETS - 1)];
+    }
   }
 }
 
@@ -67,7 +84,7 @@ void main() {
   uint first_head = kv_head * heads_per_kv + first_in_kv;
   uint row = tile.first_row;
 
-  uint own_position = push.step.rows[row].position;
+  uint own_position = tile.first_position;
   uint end = own_position + 1;
   uint first_seen = push.window == 0 || own_position < push.window ? 0 : own_position - push.window + 1;
   uint begin = first_seen - first_seen % KV_PAGE_TOKENS;
@@ -83,8 +100,6 @@ void main() {
     }
     queries[i] = query * push.scale;
   }
-  uint octet = lane % OCTETS;
-  uint phase = PARALLEL > 1 ? lane / OCTETS : 0;
   vec4 low[GROUP * OWN];
   vec4 high[GROUP * OWN];
   float maxima[GROUP];
@@ -102,10 +117,13 @@ void main() {
     uint readable = min(position, end - 1);
     uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
     uint slot = readable % KV_PAGE_TOKENS;
+    uint first_value = (page * KV_PAGE_TOKENS + slot) * OCTETS;
+    uint first_key = page * OCTETS * KV_PAGE_TOKENS + slot;
+    // The first values are on their way while the keys are worked on.
+    load_values(0, first_value);
     float scores[GROUP];
     [[unroll]] for (uint q = 0; q < GROUP; q++) scores[q] = 0;
-    uint first_key = page * OCTETS * KV_PAGE_TOKENS + slot;
-    for (uint d = 0; d < OCTETS; d += BATCH) {
+    [[unroll]] for (uint d = 0; d < OCTETS; d += BATCH) {
       uvec4 packed[BATCH];
       [[unroll]] for (uint i = 0; i < BATCH; i++) packed[i] = push.keys.at[first_key + (d + i) * KV_PAGE_TOKENS];
       [[unroll]] for (uint i = 0; i < BATCH; i++) {
@@ -132,25 +150,16 @@ void main() {
         high[q * OWN + o] *= factor;
       }
     }
-    uint first_value = (page * KV_PAGE_TOKENS + slot) * OCTETS;
-    for (uint i = 0; i < SUBGROUP_SIZE; i += 4 * PARALLEL) {
-      uvec4 packed[4 * OWN];
-      [[unroll]] for (uint u = 0; u < 4; u++) {
-        uint source = min(i + u * PARALLEL + phase, SUBGROUP_SIZE - 1);
-        uint at = subgroupShuffle(first_value, source);
-        [[unroll]] for (uint o = 0; o < OWN; o++) {
-          uint mine = OWN == 1 ? octet : lane + o * SUBGROUP_SIZE;
-          packed[u * OWN + o] = push.values.at[at + min(mine, OCTETS - 1)];
-        }
-      }
-      [[unroll]] for (uint u = 0; u < 4; u++) {
-        uint source = i + u * PARALLEL + phase;
+    for (uint i = 0; i < SUBGROUP_SIZE; i += VALUE_BATCH * PARALLEL) {
+      if (i > 0) load_values(i, first_value);
+      [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
+        uint source = i + u * PARALLEL + phase();
         [[unroll]] for (uint q = 0; q < GROUP; q++) {
           float p = subgroupShuffle(scores[q], min(source, SUBGROUP_SIZE - 1));
           if (source >= SUBGROUP_SIZE) p = 0;
           [[unroll]] for (uint o = 0; o < OWN; o++) {
-            low[q * OWN + o] = fma(vec4(p), low_half(packed[u * OWN + o]), low[q * OWN + o]);
-            high[q * OWN + o] = fma(vec4(p), high_half(packed[u * OWN + o]), high[q * OWN + o]);
+            low[q * OWN + o] = fma(vec4(p), low_half(values[u * OWN + o]), low[q * OWN + o]);
+            high[q * OWN + o] = fma(vec4(p), high_half(values[u * OWN + o]), high[q * OWN + o]);
           }
         }
       }

@@ -41,16 +41,47 @@ uint role_of_head(uint head) {
   return head < push.extras.data.head_count + push.extras.data.kv_head_count ? KEY : VALUE;
 }
 
+// What finishing a pair of rows needs besides their sums: loaded before the sums are known, so that nothing waits for
+// it after them.
+struct Prepared {
+  vec2 residual;
+  vec2 norm;        // weight of the next norm
+  uvec2 frequency;  // rope
+  uint position;
+  uint page;
+};
+
+Prepared prepare_pair(uint row, uint column) {
+  Prepared prepared = Prepared(vec2(0), vec2(0), uvec2(0), 0, 0);
+  uint stacked_row = push.row_offset + row;
+  if (EPILOGUE == EPILOGUE_RESIDUAL) {
+    uint index = activation_index(stacked_row);
+    uint place = column * push.output_stride + index;
+    prepared.residual = vec2(push.outputs.at[place], push.outputs.at[place + 1]);
+    if (NEXT != NEXT_NONE) {
+      prepared.norm = vec2(push.extras.data.next.norm.at[index], push.extras.data.next.norm.at[index + 1]);
+    }
+  } else if (EPILOGUE == EPILOGUE_QKV || EPILOGUE == EPILOGUE_QKV_NORM) {
+    StepRow entry = push.step.rows[column];
+    prepared.position = entry.position;
+    prepared.page = push.extras.data.block_tables.at[entry.sequence * push.extras.data.table_stride
+                                                     + entry.position / KV_PAGE_TOKENS];
+    uint element = stacked_row % push.extras.data.head_size;
+    if (element < push.extras.data.rotated_size) {
+      prepared.frequency = uvec2(push.extras.data.rope.at[element], push.extras.data.rope.at[element + 1]);
+    }
+  }
+  return prepared;
+}
+
 // Turns a pair of elements of a query or key head, and stores a pair of any head.
-void store_head_pair(uint stacked_row, uint column, vec2 values) {
+void store_head_pair(uint stacked_row, uint column, vec2 values, Prepared prepared) {
   uint head_size = push.extras.data.head_size;
   uint head = stacked_row / head_size;
   uint element = stacked_row % head_size;
   uint role = role_of_head(head);
-  StepRow entry = push.step.rows[column];
   if (role != VALUE && element < push.extras.data.rotated_size) {
-    uvec2 frequency = uvec2(push.extras.data.rope.at[element], push.extras.data.rope.at[element + 1]);
-    values = rotate(values, frequency, entry.position) * push.extras.data.rope_magnitude;
+    values = rotate(values, prepared.frequency, prepared.position) * push.extras.data.rope_magnitude;
   }
   if (role == QUERY) {
     uint index = column * push.output_stride + stacked_row;
@@ -58,9 +89,8 @@ void store_head_pair(uint stacked_row, uint column, vec2 values) {
     push.outputs.at[index + 1] = values.y;
     return;
   }
-  uint page = push.extras.data.block_tables.at[entry.sequence * push.extras.data.table_stride
-                                               + entry.position / KV_PAGE_TOKENS];
-  uint slot = entry.position % KV_PAGE_TOKENS;
+  uint page = prepared.page;
+  uint slot = prepared.position % KV_PAGE_TOKENS;
   uint packed = packHalf2x16(clamp(values, vec2(-65504.0), vec2(65504.0)));
   uint kv_heads = push.extras.data.kv_head_count;
   if (role == KEY) {
@@ -75,7 +105,7 @@ void store_head_pair(uint stacked_row, uint column, vec2 values) {
 }
 
 // What becomes of a pair of rows: pair `pair` and column `c` of the workgroup, `row` and `column` of the product.
-void finish_pair(uint pair, uint c, uint row, uint column, vec2 values) {
+void finish_pair(uint pair, uint c, uint row, uint column, vec2 values, Prepared prepared) {
   uint stacked_row = push.row_offset + row;
   if (EPILOGUE == EPILOGUE_STORE) {
     if (push.softcap != 0) values = push.softcap * tanh(clamp(values / push.softcap, -15.0, 15.0));
@@ -88,13 +118,13 @@ void finish_pair(uint pair, uint c, uint row, uint column, vec2 values) {
   } else if (EPILOGUE == EPILOGUE_RESIDUAL) {
     uint index = activation_index(stacked_row);
     uint place = column * push.output_stride + index;
-    vec2 x = vec2(push.outputs.at[place], push.outputs.at[place + 1]) + values;
+    vec2 x = prepared.residual + values;
     push.outputs.at[place] = x.x;
     push.outputs.at[place + 1] = x.y;
     if (NEXT == NEXT_NONE) return;
     pair_squares[c * (GROUP_ROWS / 2) + pair] = dot(x, x);
     NextInputs next = push.extras.data.next;
-    x *= vec2(next.norm.at[index], next.norm.at[index + 1]);
+    x *= prepared.norm;
     if (NEXT == NEXT_FLOATS) {
       next.values.at[column * next.width + index] = floatBitsToUint(x.x);
       next.values.at[column * next.width + index + 1] = floatBitsToUint(x.y);
@@ -110,10 +140,10 @@ void finish_pair(uint pair, uint c, uint row, uint column, vec2 values) {
       push.outputs.at[column * push.output_stride + activation_index(stacked_row / 2)] = value;
     }
   } else if (EPILOGUE == EPILOGUE_QKV) {
-    store_head_pair(stacked_row, column, values);
+    store_head_pair(stacked_row, column, values, prepared);
   } else if (EPILOGUE == EPILOGUE_QKV_NORM) {
     if (role_of_head(stacked_row / push.extras.data.head_size) == VALUE) {
-      store_head_pair(stacked_row, column, values);
+      store_head_pair(stacked_row, column, values, prepared);
     } else {
       uint index = column * push.extras.data.scratch_stride + stacked_row;
       push.extras.data.scratch.at[index] = values.x;
@@ -154,7 +184,8 @@ void finish_head(uint head, uint column) {
     vec2 values = vec2(push.extras.data.scratch.at[base + i], push.extras.data.scratch.at[base + i + 1]);
     vec2 weight = query ? vec2(push.extras.data.query_norm.at[i], push.extras.data.query_norm.at[i + 1])
                         : vec2(push.extras.data.key_norm.at[i], push.extras.data.key_norm.at[i + 1]);
-    store_head_pair(head * head_size + i, column, values * scale * weight);
+    uint row = head * head_size + i - push.row_offset;
+    store_head_pair(head * head_size + i, column, values * scale * weight, prepare_pair(row, column));
   }
 }
 
@@ -203,10 +234,10 @@ void finish_post_norm(uint column) {
   }
   if (NEXT != NEXT_BYTES) return;
   memoryBarrierBuffer();
-  for (uint block = gl_LocalInvocationIndex; block < push.rows / 32; block += gl_WorkGroupSize.x) {
-    float values[32];
-    [[unroll]] for (uint i = 0; i < 32; i++) {
-      values[i] = push.extras.data.scratch.at[base + activation_index(block * 32 + i)];
+  for (uint block = gl_LocalInvocationIndex; block < push.rows / 16; block += gl_WorkGroupSize.x) {
+    float values[16];
+    [[unroll]] for (uint i = 0; i < 16; i++) {
+      values[i] = push.extras.data.scratch.at[base + activation_index(block * 16 + i)];
     }
     store_block(next.values, next.scales, column, next.width, block, values);
   }
@@ -217,14 +248,14 @@ void finish_next(uint first_row, uint first_column, uint columns) {
   barrier();
   NextInputs next = push.extras.data.next;
   if (NEXT == NEXT_BYTES) {
-    const uint blocks = GROUP_OUTPUTS / 32;
-    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
+    const uint blocks = GROUP_OUTPUTS / 16;
+    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 16;
     for (uint i = gl_LocalInvocationIndex; i < blocks * columns; i += gl_WorkGroupSize.x) {
       uint c = i / blocks;
       uint block = i % blocks;
-      if (first_row + block * (32 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
-      float values[32];
-      [[unroll]] for (uint k = 0; k < 32; k++) values[k] = partial_sums[place_of_output(block * 32 + k, c)];
+      if (first_row + block * (16 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
+      float values[16];
+      [[unroll]] for (uint k = 0; k < 16; k++) values[k] = partial_sums[place_of_output(block * 16 + k, c)];
       store_block(next.values, next.scales, first_column + c, next.width, first_block + block, values);
     }
   }

@@ -33,9 +33,13 @@ uint row_of_column(uint column, uint count) {
 #include "linear/epilogue.glsl"
 
 void main() {
-  uint count = GATHER ? push.step.output_count : push.step.row_count;
   uint first_column = gl_WorkGroupID.x * COLUMNS;
-  if (first_column >= count) return;
+  // A single column at a time: as many workgroups as columns, so that nothing waits for a look at the step.
+  uint count = first_column + 1;
+  if (COLUMNS > 1) {
+    count = GATHER ? push.step.output_count : push.step.row_count;
+    if (first_column >= count) return;
+  }
   uint part = gl_SubgroupID % SPLIT;
   uint first_row = gl_WorkGroupID.y * GROUP_ROWS;
   uint chunks_per_row = push.columns / CHUNK;
@@ -45,6 +49,25 @@ void main() {
   }
   [[unroll]] for (uint c = 0; c < COLUMNS; c++) column_rows[c] = row_of_column(first_column + c, count);
   [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++) sums[i] = 0;
+
+  // Loads that the end waits for are under way before the products: each invocation's first pair of rows,
+  const uint pairs = GROUP_ROWS / 2;
+  uint first_item = gl_LocalInvocationIndex;
+  Prepared prepared;
+  if (first_item < pairs * COLUMNS) {
+    uint row = min(first_row + 2 * (first_item % pairs), push.rows - 1);
+    prepared = prepare_pair(row, min(first_column + first_item / pairs, count - 1));
+  }
+  // and the parts of a single column's sum of squares.
+  const uint EARLY_SQUARES = 4;
+  float square_parts[EARLY_SQUARES];
+  if (NORM && COLUMNS == 1) {
+    uint first_square = column_rows[0] * push.square_count;
+    [[unroll]] for (uint i = 0; i < EARLY_SQUARES; i++) {
+      uint index = gl_SubgroupInvocationID + i * gl_SubgroupSize;
+      square_parts[i] = index < push.square_count ? push.squares.at[first_square + index] : 0.0;
+    }
+  }
 
   uint stride = gl_SubgroupSize * SPLIT;
   uint chunk = part * gl_SubgroupSize + gl_SubgroupInvocationID;
@@ -77,7 +100,12 @@ void main() {
     for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
       uint first_square = row_of_column(first_column + c, count) * push.square_count;
       float sum = 0;
-      for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
+      uint i = gl_SubgroupInvocationID;
+      if (COLUMNS == 1) {
+        [[unroll]] for (uint k = 0; k < EARLY_SQUARES; k++) sum += square_parts[k];
+        i += EARLY_SQUARES * gl_SubgroupSize;
+      }
+      for (; i < push.square_count; i += gl_SubgroupSize) {
         sum += push.squares.at[first_square + i];
       }
       sum = subgroupAdd(sum);
@@ -87,8 +115,7 @@ void main() {
   barrier();
 
   // Rows come in pairs: rope pairs, or gate and up.
-  const uint pairs = GROUP_ROWS / 2;
-  for (uint item = gl_LocalInvocationIndex; item < pairs * COLUMNS; item += gl_WorkGroupSize.x) {
+  for (uint item = first_item; item < pairs * COLUMNS; item += gl_WorkGroupSize.x) {
     uint pair = item % pairs;
     uint c = item / pairs;
     uint row = first_row + 2 * pair;
@@ -99,7 +126,8 @@ void main() {
       values.x += push.bias.at[row];
       if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
     }
-    finish_pair(pair, c, row, first_column + c, values);
+    if (item != first_item) prepared = prepare_pair(row, first_column + c);
+    finish_pair(pair, c, row, first_column + c, values, prepared);
   }
   finish_group(first_row, first_column, min(COLUMNS, count - first_column));
 }

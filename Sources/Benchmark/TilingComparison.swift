@@ -80,6 +80,8 @@ struct TilingComparison {
             for unroll in [1, 2, 4, 8] where unroll * rows <= (columns > 2 ? 8 : 16) {
               let tiling = LinearKernel.Tiling(
                 subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
+              // A GPU hides its memory's latency behind several loads of each lane.
+              guard traits.isCPU || (subgroups >= 2 && unroll * rows >= 4) else { continue }
               guard (2...mostRows).contains(tiling.groupRows),
                 tiling.groupRows.isMultiple(of: kernel.rowMultiple)
               else { continue }

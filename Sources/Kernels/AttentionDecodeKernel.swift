@@ -27,7 +27,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     self.next = next
     let headsPerKV = heads.headCount / heads.kvHeadCount
     group = min(headsPerKV, 8)
-    subgroups = max(1, min(16, traits.maxWorkgroupInvocations / traits.subgroupSize))
+    subgroups = max(1, min(8, traits.maxWorkgroupInvocations / traits.subgroupSize))
     splits = 1
     // Sums and running softmaxes live in registers and meet in shared memory.
     while sharedBytes > min(traits.sharedMemory, 48 << 10), subgroups > 4 { subgroups /= 2 }
@@ -58,7 +58,8 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(traits.subgroupSize),
       UInt32(heads.headSize), UInt32(group), UInt32(splits), next.rawValue,
       UInt32(isPower && octets <= traits.subgroupSize ? traits.subgroupSize / octets : 1),
-      octets % 8 == 0 ? 8 : 2,
+      octets % 16 == 0 && group <= 4 && traits.subgroupSize >= 32 ? 16 : octets % 8 == 0 ? 8 : 2,
+      group <= 4 ? 8 : 4,
     ]
   }
 

@@ -64,10 +64,10 @@ package struct LinearKernel: Sendable, Hashable {
     self.next = next
   }
 
-  /// Rows that a workgroup must have a multiple of: outputs in blocks of 32 bytes are made by one workgroup.
+  /// Rows that a workgroup must have a multiple of: outputs in blocks of 16 bytes are made by one workgroup.
   package var rowMultiple: Int {
     guard next == .bytes else { return 2 }
-    return epilogue == .gated ? 64 : epilogue == .residual ? 32 : 2
+    return epilogue == .gated ? 32 : epilogue == .residual ? 16 : 2
   }
 
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.

@@ -315,9 +315,7 @@ extension DeviceStage {
     case .queryKeyValue(let weights):
       return ProductForm(weights.matrices.map(\.format), traits: traits)
     case .residualProjection(let weights):
-      // Blocks must not lie across heads, which different workgroups make.
-      let isWhole = weights.stage.input == .feedForward || weights.headSize.isMultiple(of: 32)
-      return isWhole ? ProductForm([weights.matrix.format], traits: traits) : .floats
+      return ProductForm([weights.matrix.format], traits: traits)
     case .gatedFeedForward(let weights):
       return ProductForm([weights.matrix.format], traits: traits)
     case .logits(let weights):

@@ -27,6 +27,7 @@ extension KernelCache.Variant {
     "attention": ["threads", "head size", "group", "tile rows", "splits", "next"],
     "attention_decode": [
       "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
+      "value batch",
     ],
     "copy": ["threads", "loads"],
     "embed": ["threads", "next"],

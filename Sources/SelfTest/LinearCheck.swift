@@ -45,14 +45,18 @@ struct LinearCheck {
   }
 
   private func record(_ kernel: LinearKernel, _ push: LinearPush, _ commands: CommandBuffer) throws {
+    let tiling = tiling(of: kernel)
     try kernel.record(
-      commands, push: push, columnCount: dispatched, cache: bench.cache, traits: bench.traits,
-      tiling: tiling(of: kernel))
+      commands, push: push, columnCount: count(tiling), cache: bench.cache, traits: bench.traits,
+      tiling: tiling)
   }
 
   private func groups(_ kernel: LinearKernel) -> Int {
     kernel.groups(tiling(of: kernel), columnCount: dispatched).1
   }
+
+  /// Single columns are dispatched as they are: see linear.glsl.
+  private func count(_ tiling: LinearKernel.Tiling) -> Int { tiling.columns == 1 ? columnCount : dispatched }
 
   /// Puts `x`, [row][width], into the image as the stage before leaves it, and gives what a product makes of it:
   /// the inputs with the norm applied.
@@ -155,7 +159,7 @@ struct LinearCheck {
     push.output_stride = UInt32(stride)
     push.bias = weights.bias
     let scratch = image.addPoisoned(columnCount * stride)
-    let next = outputWidth.isMultiple(of: 32) ? next : .floats
+    let next = outputWidth.isMultiple(of: 16) ? next : .floats
     let kernel = LinearKernel(
       matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
       hasBias: stage.bias != nil, inputs: inputs, next: next)
@@ -194,7 +198,7 @@ struct LinearCheck {
     let x = random.normals(columnCount * width)
     var image = bench.newImage()
     let stride = activationStride(outputWidth)
-    let next = next == .bytes && outputWidth.isMultiple(of: 32) ? ProductForm.bytes : .floats
+    let next = next == .bytes && outputWidth.isMultiple(of: 16) ? ProductForm.bytes : .floats
     let left = NextOutputs(
       form: next, width: outputWidth, rowCount: columnCount, squareCount: 0, norm: [], image: &image)
     var push = LinearPush()
