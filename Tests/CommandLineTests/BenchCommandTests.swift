@@ -64,7 +64,7 @@ struct BenchCommandTests {
     (
       ["bench", "shaders", "--shape", shape, "--type", "f16", "--filter", "no such kernel"], "no such kernel"
     ),
-    (["bench", "shaders", "--shape", shape, "--type", "q4_k"], "q4_k"),
+    (["bench", "shaders", "--shape", shape, "--type", "q4_k"], "q6_k block"),
   ])
   func whatCannotBeIsOneLine(arguments: [String], part: String) throws {
     let outcome = try Program.run(arguments)
