@@ -6,12 +6,14 @@
 // softmax is brought up to date, then invocations are dealt out over (octet of value elements, phase of positions).
 // With SPLITS > 1 several workgroups share the positions, and the last one done joins their results.
 #include "common/types.glsl"
+#include "common/blocks.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint HEAD_SIZE = 64;
 layout(constant_id = 2) const uint GROUP = 1;      // query heads of one kv head that a workgroup takes
 layout(constant_id = 3) const uint TILE_ROWS = 1;  // most tokens in a tile
 layout(constant_id = 4) const uint SPLITS = 1;
+layout(constant_id = 5) const uint NEXT = NEXT_FLOATS;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 
@@ -28,6 +30,26 @@ shared float maxima[QUERIES];
 shared float weights[QUERIES];
 shared float rescale[QUERIES];
 shared uint ticket;
+
+// The output vector of a head, as the next product wants it; `scores` holds it where that is blocks of bytes.
+void store_output(uint row, uint head, uint d, float value) {
+  if (NEXT == NEXT_FLOATS) {
+    push.outputs.at[row * push.output_width + activation_index(head * HEAD_SIZE + d)] = floatBitsToUint(value);
+  } else {
+    scores[d] = value;
+  }
+}
+
+void store_output_blocks(uint row, uint head) {
+  if (NEXT != NEXT_BYTES) return;
+  barrier();
+  for (uint block = gl_LocalInvocationIndex; block < HEAD_SIZE / 32; block += THREADS) {
+    float values[32];
+    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = scores[block * 32 + i];
+    store_block(
+        push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, values);
+  }
+}
 
 vec4 low_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.x), unpackHalf2x16(octet.y)); }
 vec4 high_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.z), unpackHalf2x16(octet.w)); }
@@ -164,16 +186,28 @@ void main() {
     uint head = first_head + q % GROUP;
     bool exists = q / GROUP < tile.row_count && q % GROUP < heads_here;
     if (exists) {
-      for (uint d = thread; d < HEAD_SIZE; d += THREADS) {
-        float sum = 0;
-        for (uint p = 0; p < PHASES; p++) sum += scores[p * HEAD_SIZE + d];
-        if (active_splits == 1) {
-          push.outputs.at[row * push.output_stride + activation_index(head * HEAD_SIZE + d)] = sum / weights[q];
-        } else {
-          push.partials.at[((row * push.head_count + head) * SPLITS + gl_WorkGroupID.z) * PARTIAL + d] = sum;
+      // Every invocation has read what phases left before one stores the head over it.
+      float sums[(HEAD_SIZE + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x];
+      [[unroll]] for (uint i = 0; i < sums.length(); i++) {
+        uint d = thread + i * THREADS;
+        sums[i] = 0;
+        if (d < HEAD_SIZE) {
+          for (uint p = 0; p < PHASES; p++) sums[i] += scores[p * HEAD_SIZE + d];
         }
       }
-      if (active_splits > 1 && thread < 2) {
+      barrier();
+      [[unroll]] for (uint i = 0; i < sums.length(); i++) {
+        uint d = thread + i * THREADS;
+        if (d >= HEAD_SIZE) continue;
+        if (active_splits == 1) {
+          store_output(row, head, d, sums[i] / weights[q]);
+        } else {
+          push.partials.at[((row * push.head_count + head) * SPLITS + gl_WorkGroupID.z) * PARTIAL + d] = sums[i];
+        }
+      }
+      if (active_splits == 1) {
+        store_output_blocks(row, head);
+      } else if (thread < 2) {
         push.partials.at[((row * push.head_count + head) * SPLITS + gl_WorkGroupID.z) * PARTIAL + HEAD_SIZE + thread] =
             thread == 0 ? maxima[q] : weights[q];
       }
@@ -210,7 +244,9 @@ void main() {
         sum = fma(factor, push.partials.at[base + s * PARTIAL + d], sum);
         weight = fma(factor, push.partials.at[base + s * PARTIAL + HEAD_SIZE + 1], weight);
       }
-      push.outputs.at[row * push.output_stride + activation_index(head * HEAD_SIZE + d)] = sum / weight;
+      store_output(row, head, d, sum / weight);
     }
+    store_output_blocks(row, head);
+    barrier();
   }
 }

@@ -1,30 +1,49 @@
 #version 460
-// x = table[token] * scale, one invocation a chunk of weights, in activation layout.
+// x = table[token] * scale into the residual stream, and what the first product wants of it: one invocation for 32
+// weights of a row.
 //! formats: all
 #include FORMAT_FILE
 #include "common/types.glsl"
 #include "common/bytes.glsl"
 
 layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint NEXT = NEXT_NONE;
+
 layout(push_constant) uniform Push { EmbedPush push; };
 
 #define FORMAT_KERNEL
 #include FORMAT_FILE
 #include "common/chunk.glsl"
+#include "common/blocks.glsl"
 
 void main() {
   uint row = gl_WorkGroupID.y;
   if (row >= push.step.row_count) return;
-  uint chunks = push.columns / CHUNK;
-  uint chunk = gl_GlobalInvocationID.x;
-  if (chunk >= chunks) return;
+  uint blocks = push.columns / 32;
+  uint block = gl_GlobalInvocationID.x;
+  if (block >= blocks) return;
   StepRow entry = push.step.rows[row];
   uint token = entry.token == TOKEN_FROM_DEVICE ? push.last_tokens.at[entry.sequence] : entry.token;
   token = min(token, push.vocabulary - 1);
-  vec4 w[CHUNK / 4];
-  unpack_chunk(load_chunk(token * chunks + chunk), w);
-  [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
-    uint base = row * push.output_stride + 4 * activation_quad(chunk * (CHUNK / 4) + j);
-    [[unroll]] for (uint i = 0; i < 4; i++) push.outputs.at[base + i] = w[j][i] * push.scale;
+  float inputs[32];
+  float squares = 0;
+  [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
+    vec4 w[CHUNK / 4];
+    unpack_chunk(load_chunk((token * blocks + block) * (32 / CHUNK) + part), w);
+    [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
+      uint quad = 4 * activation_quad(block * 8 + part * (CHUNK / 4) + j);
+      [[unroll]] for (uint i = 0; i < 4; i++) {
+        float x = w[j][i] * push.scale;
+        push.outputs.at[row * push.output_stride + quad + i] = x;
+        squares = fma(x, x, squares);
+        if (NEXT != NEXT_NONE) x *= push.next.norm.at[quad + i];
+        if (NEXT == NEXT_FLOATS) push.next.values.at[row * push.next.width + quad + i] = floatBitsToUint(x);
+        inputs[part * CHUNK + 4 * j + i] = x;
+      }
+    }
+  }
+  if (NEXT != NEXT_NONE) push.next.squares.at[row * blocks + block] = squares;
+  if (NEXT == NEXT_BYTES) {
+    store_block(push.next.values, push.next.scales, row, push.next.width, block, inputs);
   }
 }

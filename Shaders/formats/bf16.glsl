@@ -1,5 +1,5 @@
 // bf16: plane0 holds the weights as they are, 8 to a chunk of 16 bytes.
-#define CHUNK 8u
+#define CHUNK 8
 #define PLANE0 Quads
 #define BLOCK 8u
 #define BLOCK_BYTES 16u

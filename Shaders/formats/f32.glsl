@@ -1,5 +1,5 @@
 // f32: plane0 holds the weights as they are, 4 to a chunk of 16 bytes.
-#define CHUNK 4u
+#define CHUNK 4
 #define PLANE0 Quads
 #define BLOCK 4u
 #define BLOCK_BYTES 16u

@@ -1,6 +1,6 @@
 // iq4_nl: file blocks of 32 weights, 18 bytes: scale (half), 16 bytes of nibbles; w = level[q] * scale.
 // Planes as in q4_0.
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words
 #define BLOCK 32u

@@ -1,7 +1,7 @@
 // iq4_xs: file blocks of 256 weights, 136 bytes: scale (half), upper bit pairs of 8 scales (16 bits), their low
 // nibbles (4 bytes), 128 bytes of nibbles; w = level[q] * d * (scale - 32) in each 32 weights.
 // plane0: nibbles as in q4_0. plane1: the 8 bytes before the nibbles, as they are.
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Pairs
 #define BLOCK 256u

@@ -1,6 +1,6 @@
 // mxfp4: file blocks of 32 weights, 17 bytes: exponent e (e8m0), 16 bytes of e2m1 nibbles; w = e2m1[q] * 2^(e - 127).
 // plane0: nibbles as in q4_0. plane1: exponents, bytes.
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words
 #define BLOCK 32u

@@ -2,7 +2,9 @@
 // pairs, scale and minimum of those (halves); w = q * scale - minimum in each 16 weights.
 // plane0: 8 bytes for 32 weights; bit pair i of byte b of word h is weight 16h + 4i + b. plane1: the 16 bytes of
 // scales. plane2: the two halves.
-#define CHUNK 32u
+#define HALVES
+#define HALF_MINIMA
+#define CHUNK 32
 #define PLANE0 Pairs
 #define PLANE1 Words
 #define PLANE2 Words
@@ -22,16 +24,17 @@ Chunk load_chunk(uint index) {
       push.weights.plane2.at[index / 8]);
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
-  vec2 unit = unpackHalf2x16(chunk.scale_of_scales);
+vec2 half_scales(Chunk chunk) {
+  return unpackHalf2x16(chunk.scale_of_scales).x * vec2(chunk.scales & 15u, (chunk.scales >> 8) & 15u);
+}
+
+vec2 half_minima(Chunk chunk) {
+  return unpackHalf2x16(chunk.scale_of_scales).y * -vec2((chunk.scales >> 4) & 15u, (chunk.scales >> 12) & 15u);
+}
+
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint h = 0; h < 2; h++) {
-    uint packed = chunk.scales >> (8 * h);
-    float scale = unit.x * float(packed & 15u);
-    float minimum = unit.y * float((packed >> 4) & 15u);
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-      w[4 * h + i] =
-          fma(bytes_to_floats((chunk.quants[h] >> (2 * i)) & 0x03030303u), vec4(scale), vec4(-minimum));
-    }
+    [[unroll]] for (uint i = 0; i < 4; i++) words[4 * h + i] = (chunk.quants[h] >> (2 * i)) & 0x03030303u;
   }
 }
 #endif

@@ -2,7 +2,9 @@
 // c-th 32), 64 bytes of bit pairs as in q2_k, 16 scales of 6 bits in 12 bytes, scale of scales (half);
 // w = (q - 4) * (scale - 32) * d in each 16 weights.
 // plane0: bit pairs as in q2_k. plane1: high bits as in q5_0. plane2: 16 signed bytes of scales. plane3: d, halves.
-#define CHUNK 32u
+#define HALVES
+#define OFFSET 4u
+#define CHUNK 32
 #define PLANE0 Pairs
 #define PLANE1 Words
 #define PLANE2 Words
@@ -26,11 +28,13 @@ Chunk load_chunk(uint index) {
       vec2(signed_byte(packed), signed_byte(packed >> 8)) * scale);
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
+vec2 half_scales(Chunk chunk) { return chunk.scales; }
+
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint h = 0; h < 2; h++) {
     [[unroll]] for (uint i = 0; i < 4; i++) {
-      uint quants = ((chunk.quants[h] >> (2 * i)) & 0x03030303u) | (((chunk.high >> (4 * h + i)) & 0x01010101u) << 2);
-      w[4 * h + i] = fma(bytes_to_floats(quants), vec4(chunk.scales[h]), vec4(-4 * chunk.scales[h]));
+      words[4 * h + i] =
+          ((chunk.quants[h] >> (2 * i)) & 0x03030303u) | (((chunk.high >> (4 * h + i)) & 0x01010101u) << 2);
     }
   }
 }

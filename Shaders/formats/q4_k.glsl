@@ -3,7 +3,7 @@
 // plane0: 16 bytes for 32 weights, as in q4_0. plane1: the 16 bytes before the nibbles, as they are.
 #define SCALED
 #define MINIMUM
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Quads
 #define BLOCK 256u
@@ -23,10 +23,10 @@ Chunk load_chunk(uint index) {
 
 vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }
 
-void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    q[j] = bytes_to_floats(chunk.quants[j] & 0x0f0f0f0fu);
-    q[j + 4] = bytes_to_floats((chunk.quants[j] >> 4) & 0x0f0f0f0fu);
+    words[j] = chunk.quants[j] & 0x0f0f0f0fu;
+    words[j + 4] = (chunk.quants[j] >> 4) & 0x0f0f0f0fu;
   }
 }
 #endif

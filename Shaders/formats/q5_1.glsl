@@ -2,7 +2,7 @@
 // w = q * scale + minimum. plane0 and plane1 as in q5_0. plane2: scale, minimum.
 #define SCALED
 #define MINIMUM
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words
 #define PLANE2 Words
@@ -22,10 +22,10 @@ Chunk load_chunk(uint index) {
 
 vec2 chunk_scale(Chunk chunk) { return unpackHalf2x16(chunk.scales); }
 
-void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    q[j] = bytes_to_floats((chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j));
-    q[j + 4] = bytes_to_floats(((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4));
+    words[j] = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
+    words[j + 4] = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
   }
 }
 #endif

@@ -3,7 +3,7 @@
 // plane0: nibbles as in q4_k. plane1: high bits as in q5_0. plane2: scales as in q4_k.
 #define SCALED
 #define MINIMUM
-#define CHUNK 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words
 #define PLANE2 Quads
@@ -27,10 +27,10 @@ Chunk load_chunk(uint index) {
 
 vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }
 
-void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    q[j] = bytes_to_floats((chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j));
-    q[j + 4] = bytes_to_floats(((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4));
+    words[j] = (chunk.quants[j] & 0x0f0f0f0fu) | fifth_bits(chunk.high, j);
+    words[j + 4] = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | fifth_bits(chunk.high, j + 4);
   }
 }
 #endif

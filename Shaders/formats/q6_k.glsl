@@ -2,7 +2,9 @@
 // scales, scale of scales (half); w = (q - 32) * scale in each 16 weights.
 // plane0: low nibbles as in q4_0. plane1: 8 bytes for 32 weights, upper bits as in q2_k. plane2: 16 scales a block.
 // plane3: scale of scales, halves.
-#define CHUNK 32u
+#define HALVES
+#define OFFSET 32u
+#define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Pairs
 #define PLANE2 Words
@@ -26,12 +28,12 @@ Chunk load_chunk(uint index) {
       vec2(signed_byte(packed), signed_byte(packed >> 8)) * scale);
 }
 
-void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {
+vec2 half_scales(Chunk chunk) { return chunk.scales; }
+
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
   [[unroll]] for (uint j = 0; j < 4; j++) {
-    uint low = (chunk.quants[j] & 0x0f0f0f0fu) | (((chunk.high.x >> (2 * j)) & 0x03030303u) << 4);
-    uint high = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | (((chunk.high.y >> (2 * j)) & 0x03030303u) << 4);
-    w[j] = fma(bytes_to_floats(low), vec4(chunk.scales.x), vec4(-32 * chunk.scales.x));
-    w[j + 4] = fma(bytes_to_floats(high), vec4(chunk.scales.y), vec4(-32 * chunk.scales.y));
+    words[j] = (chunk.quants[j] & 0x0f0f0f0fu) | (((chunk.high.x >> (2 * j)) & 0x03030303u) << 4);
+    words[j + 4] = ((chunk.quants[j] >> 4) & 0x0f0f0f0fu) | (((chunk.high.y >> (2 * j)) & 0x03030303u) << 4);
   }
 }
 #endif

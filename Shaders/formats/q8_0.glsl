@@ -1,7 +1,8 @@
 // q8_0: file blocks of 32 weights, 34 bytes: scale (half), 32 signed bytes; w = q * scale.
 // plane0: the bytes, two chunks of 16 to a block. plane1: scales, halves.
 #define SCALED
-#define CHUNK 16u
+#define SIGNED
+#define CHUNK 16
 #define PLANE0 Quads
 #define PLANE1 Words
 #define BLOCK 32u
@@ -19,8 +20,8 @@ Chunk load_chunk(uint index) {
 
 vec2 chunk_scale(Chunk chunk) { return vec2(chunk.scale, 0); }
 
-void unpack_quants(Chunk chunk, out vec4 q[CHUNK / 4]) {
-  [[unroll]] for (uint j = 0; j < 4; j++) q[j] = signed_bytes_to_floats(chunk.quants[j]);
+void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
+  [[unroll]] for (uint j = 0; j < 4; j++) words[j] = chunk.quants[j];
 }
 #endif
 

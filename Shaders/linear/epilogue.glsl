@@ -1,21 +1,29 @@
 // What happens to the linear kernel's sums: one function for a pair of rows, one for the whole workgroup.
 #include "common/rope.glsl"
 
-// The sum of row `row` of the workgroup's rows and column `c`, over the subgroups that share it.
+// Where partial_sums has row `row` of the workgroup's rows and column `c`, summed by one of the subgroups that share it.
+uint place_of(uint row, uint part, uint c) {
+  return ((row / ROWS * SPLIT + part) * ROWS + row % ROWS) * COLUMNS + c;
+}
+
+// The sum of a row, over the subgroups that share it.
 float row_sum(uint row, uint c) {
-  uint first = row / ROWS * SPLIT;
   float sum = 0;
-  [[unroll]] for (uint part = 0; part < SPLIT; part++) {
-    sum += partial_sums[((first + part) * ROWS + row % ROWS) * COLUMNS + c];
-  }
+  [[unroll]] for (uint part = 0; part < SPLIT; part++) sum += partial_sums[place_of(row, part, c)];
   return sum;
 }
 
-float inverse_rms(uint c) {
-  float sum = 0;
-  [[unroll]] for (uint part = 0; part < SPLIT; part++) sum += partial_squares[part * COLUMNS + c];
-  return inversesqrt(sum / float(push.columns) + push.epsilon);
+// Outputs of the stage that the workgroup's rows make: a pair of gate and up makes one.
+const uint GROUP_OUTPUTS = EPILOGUE == EPILOGUE_GATED ? GROUP_ROWS / 2 : GROUP_ROWS;
+
+shared float pair_squares[NEXT == NEXT_NONE ? 1u : GROUP_ROWS / 2 * COLUMNS];
+
+// Outputs take the places of their rows' sums, which nothing reads any more.
+uint place_of_output(uint index, uint c) {
+  return place_of(EPILOGUE == EPILOGUE_GATED ? 2 * index : index, 0, c);
 }
+
+void keep_output(uint index, uint c, float value) { partial_sums[place_of_output(index, c)] = value; }
 
 float activate(float x) {
   if (ACTIVATION == ACTIVATION_SILU) return x / (1 + exp(-x));
@@ -66,20 +74,41 @@ void store_head_pair(uint stacked_row, uint column, vec2 values) {
   }
 }
 
-void finish_pair(uint row, uint column, vec2 values) {
+// What becomes of a pair of rows: pair `pair` and column `c` of the workgroup, `row` and `column` of the product.
+void finish_pair(uint pair, uint c, uint row, uint column, vec2 values) {
   uint stacked_row = push.row_offset + row;
   if (EPILOGUE == EPILOGUE_STORE) {
     if (push.softcap != 0) values = push.softcap * tanh(clamp(values / push.softcap, -15.0, 15.0));
     uint index = column * push.output_stride + stacked_row;
     push.outputs.at[index] = values.x;
     if (row + 1 < push.rows) push.outputs.at[index + 1] = values.y;
+    values.y = row + 1 < push.rows ? values.y : -3.4e38;
+    keep_output(2 * pair, c, values.x);
+    keep_output(2 * pair + 1, c, values.y);
   } else if (EPILOGUE == EPILOGUE_RESIDUAL) {
-    uint index = column * push.output_stride + activation_index(stacked_row);
-    push.outputs.at[index] += values.x;
-    push.outputs.at[index + 1] += values.y;
+    uint index = activation_index(stacked_row);
+    uint place = column * push.output_stride + index;
+    vec2 x = vec2(push.outputs.at[place], push.outputs.at[place + 1]) + values;
+    push.outputs.at[place] = x.x;
+    push.outputs.at[place + 1] = x.y;
+    if (NEXT == NEXT_NONE) return;
+    pair_squares[c * (GROUP_ROWS / 2) + pair] = dot(x, x);
+    NextInputs next = push.extras.data.next;
+    x *= vec2(next.norm.at[index], next.norm.at[index + 1]);
+    if (NEXT == NEXT_FLOATS) {
+      next.values.at[column * next.width + index] = floatBitsToUint(x.x);
+      next.values.at[column * next.width + index + 1] = floatBitsToUint(x.y);
+    } else {
+      keep_output(2 * pair, c, x.x);
+      keep_output(2 * pair + 1, c, x.y);
+    }
   } else if (EPILOGUE == EPILOGUE_GATED) {
-    push.outputs.at[column * push.output_stride + activation_index(stacked_row / 2)] =
-        activate(values.x) * values.y;
+    float value = activate(values.x) * values.y;
+    if (NEXT == NEXT_BYTES) {
+      keep_output(pair, c, value);
+    } else {
+      push.outputs.at[column * push.output_stride + activation_index(stacked_row / 2)] = value;
+    }
   } else if (EPILOGUE == EPILOGUE_QKV) {
     store_head_pair(stacked_row, column, values);
   } else if (EPILOGUE == EPILOGUE_QKV_NORM) {
@@ -129,7 +158,7 @@ void finish_head(uint head, uint column) {
   }
 }
 
-// outputs += norm(scratch), once all rows of a column are known.
+// outputs += norm(scratch), once all rows of a column are known, and what the next product wants of it.
 void finish_post_norm(uint column) {
   uint base = column * push.extras.data.scratch_stride;
   float sum = 0;
@@ -144,15 +173,93 @@ void finish_post_norm(uint column) {
   float total = 0;
   for (uint i = 0; i < SUBGROUPS; i++) total += partial_sums[i];
   float scale = inversesqrt(total / float(push.rows) + push.extras.data.norm_epsilon);
+  NextInputs next = push.extras.data.next;
+  float squares = 0;
   for (uint row = gl_LocalInvocationIndex; row < push.rows; row += gl_WorkGroupSize.x) {
     uint index = activation_index(row);
-    push.outputs.at[column * push.output_stride + index] +=
-        push.extras.data.scratch.at[base + index] * scale * push.extras.data.post_norm.at[index];
+    uint place = column * push.output_stride + index;
+    float x = push.outputs.at[place]
+        + push.extras.data.scratch.at[base + index] * scale * push.extras.data.post_norm.at[index];
+    push.outputs.at[place] = x;
+    squares = fma(x, x, squares);
+    if (NEXT == NEXT_NONE) continue;
+    x *= next.norm.at[index];
+    if (NEXT == NEXT_FLOATS) {
+      next.values.at[column * next.width + index] = floatBitsToUint(x);
+    } else {
+      push.extras.data.scratch.at[base + index] = x;
+    }
+  }
+  if (NEXT == NEXT_NONE) return;
+  squares = subgroupAdd(squares);
+  memoryBarrierBuffer();
+  barrier();
+  if (gl_SubgroupInvocationID == 0) partial_sums[gl_SubgroupID] = squares;
+  barrier();
+  if (gl_LocalInvocationIndex == 0) {
+    float column_squares = 0;
+    for (uint i = 0; i < SUBGROUPS; i++) column_squares += partial_sums[i];
+    next.squares.at[column] = column_squares;
+  }
+  if (NEXT != NEXT_BYTES) return;
+  memoryBarrierBuffer();
+  for (uint block = gl_LocalInvocationIndex; block < push.rows / 32; block += gl_WorkGroupSize.x) {
+    float values[32];
+    [[unroll]] for (uint i = 0; i < 32; i++) {
+      values[i] = push.extras.data.scratch.at[base + activation_index(block * 32 + i)];
+    }
+    store_block(next.values, next.scales, column, next.width, block, values);
+  }
+}
+
+// The next product's inputs of the workgroup's rows, in blocks of bytes, and the rows' part of the sum of squares.
+void finish_next(uint first_row, uint first_column, uint columns) {
+  barrier();
+  NextInputs next = push.extras.data.next;
+  if (NEXT == NEXT_BYTES) {
+    const uint blocks = GROUP_OUTPUTS / 32;
+    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
+    for (uint i = gl_LocalInvocationIndex; i < blocks * columns; i += gl_WorkGroupSize.x) {
+      uint c = i / blocks;
+      uint block = i % blocks;
+      if (first_row + block * (32 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
+      float values[32];
+      [[unroll]] for (uint k = 0; k < 32; k++) values[k] = partial_sums[place_of_output(block * 32 + k, c)];
+      store_block(next.values, next.scales, first_column + c, next.width, first_block + block, values);
+    }
+  }
+  if (EPILOGUE != EPILOGUE_RESIDUAL) return;
+  for (uint c = gl_LocalInvocationIndex; c < columns; c += gl_WorkGroupSize.x) {
+    uint pairs = min(GROUP_ROWS, push.rows - first_row) / 2;
+    float sum = 0;
+    for (uint pair = 0; pair < pairs; pair++) sum += pair_squares[c * (GROUP_ROWS / 2) + pair];
+    next.squares.at[(first_column + c) * gl_NumWorkGroups.y + gl_WorkGroupID.y] = sum;
+  }
+}
+
+// The largest of the workgroup's outputs in each column and its row, the lowest among equals: for a greedy choice.
+void finish_best(uint first_row, uint first_column, uint columns) {
+  barrier();
+  for (uint c = gl_LocalInvocationIndex; c < columns; c += gl_WorkGroupSize.x) {
+    float best = -3.4e38;
+    uint best_row = first_row;
+    for (uint row = 0; row < min(GROUP_ROWS, push.rows - first_row); row++) {
+      float value = partial_sums[place_of_output(row, c)];
+      if (value > best) {
+        best = value;
+        best_row = first_row + row;
+      }
+    }
+    uint index = 2 * ((first_column + c) * gl_NumWorkGroups.y + gl_WorkGroupID.y);
+    push.extras.data.best.at[index] = floatBitsToUint(best);
+    push.extras.data.best.at[index + 1] = push.row_offset + best_row;
   }
 }
 
 void finish_group(uint first_row, uint first_column, uint columns) {
-  if (EPILOGUE == EPILOGUE_QKV_NORM) {
+  if (EPILOGUE == EPILOGUE_STORE) {
+    finish_best(first_row, first_column, columns);
+  } else if (EPILOGUE == EPILOGUE_QKV_NORM) {
     // A workgroup's rows lie within one head: GROUP_ROWS divides 16, heads are multiples of 16.
     uint head_size = push.extras.data.head_size;
     uint head = (push.row_offset + first_row) / head_size;
@@ -162,5 +269,7 @@ void finish_group(uint first_row, uint first_column, uint columns) {
   } else if (EPILOGUE == EPILOGUE_RESIDUAL_NORM) {
     if (!last_workgroup(gl_WorkGroupID.x, gl_NumWorkGroups.y)) return;
     for (uint c = 0; c < columns; c++) finish_post_norm(first_column + c);
+  } else if (NEXT == NEXT_BYTES || (NEXT == NEXT_FLOATS && EPILOGUE == EPILOGUE_RESIDUAL)) {
+    finish_next(first_row, first_column, columns);
   }
 }

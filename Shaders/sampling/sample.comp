@@ -48,6 +48,18 @@ void main() {
   // The best token, the lowest id among equals.
   float best = -3.4e38;
   uint best_token = 0xffffffffu;
+  if (!penalties && p.temperature <= 0) {
+    // Each workgroup of the logits' product has left its best.
+    for (uint i = thread; i < push.best_count; i += gl_WorkGroupSize.x) {
+      uvec2 pair = push.best.at[output_index * push.best_count + i];
+      float logit = uintBitsToFloat(pair.x);
+      if (logit > best) {
+        best = logit;
+        best_token = pair.y;
+      }
+    }
+    vocabulary = 0;
+  }
   for (uint i = thread; i < vocabulary; i += gl_WorkGroupSize.x) {
     float logit = push.logits.at[base + i];
     if (penalties) {
@@ -129,7 +141,7 @@ void main() {
     if (drawn != 0xffffffffu) token = drawn;
   }
   if (thread == 0) {
-    token = min(token, vocabulary - 1);
+    token = min(token, push.vocabulary - 1);
     push.results.at[output_index] = token;
     push.last_tokens.at[p.sequence] = token;
     if (penalties) push.counts.at[counts + token] = push.counts.at[counts + token] + 1;

@@ -66,7 +66,7 @@ package struct KernelBenchmark {
       guard let most = wanted.max() else { continue }
       let subject = try subject(stage, model, most: most)
       for columnCount in wanted {
-        let comparison = try TilingComparison(subject: subject, columnCount: columnCount)
+        let comparison = TilingComparison(subject: subject, columnCount: columnCount)
         for (tiling, timing) in try comparison.run(repetitions: repetitions, best: count) {
           try onFigure(
             KernelFigure(

@@ -15,7 +15,7 @@ final class StageSubject {
   let kvCache: KVCache
   let workspace: Workspace
   private let limits: StepLimits
-  private let recorder: PlanRecorder
+  let recorder: PlanRecorder
   let slot: StepSlot
 
   /// What a step holds.
@@ -91,7 +91,10 @@ final class StageSubject {
     let rows = limits.rows
     let arrays: [(Workspace.Array, Int)] = [
       (.residual, rows * workspace.residualStride), (.queries, rows * workspace.queryStride),
-      (.attention, rows * workspace.attentionStride), (.hidden, rows * workspace.hiddenStride),
+      (.attention, rows * workspace.attentionWidth), (.hidden, rows * workspace.hiddenWidth),
+      (.normed, rows * workspace.residualStride), (.normedScales, rows * workspace.residualStride / 16),
+      (.attentionScales, rows * workspace.attentionWidth / 16),
+      (.hiddenScales, rows * workspace.hiddenWidth / 16),
       (.logits, limits.outputs * workspace.logitsStride),
     ]
     for (array, floats) in arrays {

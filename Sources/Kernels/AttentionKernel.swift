@@ -12,12 +12,17 @@ package struct AttentionKernel: Sendable, Hashable {
   /// Workgroups that may share the positions of one tile.
   package var splits: Int
   package var threads: Int
+  /// How the output projection wants its inputs.
+  package var next: ProductForm
 
   /// The shape for a step of `rowCount` tokens.
   ///
   /// - Parameter tileRows: most tokens in one tile of the step.
-  package init(heads: HeadLayout, tileRows: Int, rowCount: Int, traits: DeviceTraits) {
+  package init(
+    heads: HeadLayout, tileRows: Int, rowCount: Int, next: ProductForm = .floats, traits: DeviceTraits
+  ) {
     self.heads = heads
+    self.next = next
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Queries live in registers and shared memory: eight are as many as every device holds.
     let mostQueries = 8
@@ -60,6 +65,7 @@ package struct AttentionKernel: Sendable, Hashable {
       "attention",
       specialization: [
         UInt32(threads), UInt32(heads.headSize), UInt32(group), UInt32(tileRows), UInt32(splits),
+        next.rawValue,
       ],
       pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (tileCount, headGroups, splits))

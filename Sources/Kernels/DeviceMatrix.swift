@@ -10,6 +10,14 @@ package struct DeviceMatrix: Sendable, Hashable {
   /// Where row 0 stands among the stacked outputs of its stage.
   package var rowOffset: Int
 
+  package init(format: WeightFormat, rows: Int, columns: Int, planes: [UInt64], rowOffset: Int) {
+    self.format = format
+    self.rows = rows
+    self.columns = columns
+    self.planes = planes
+    self.rowOffset = rowOffset
+  }
+
   /// Bytes that one pass over the matrix reads.
   package var byteCount: Int { format.planeOffsets(rows: rows, columns: columns).total }
 

@@ -12,6 +12,10 @@ package struct DeviceTraits: Sendable, Hashable {
   package var usualSubgroups: Int
   /// A CPU driver runs invocations one after another: large workgroups cost, latency need not be hidden.
   package var isCPU: Bool
+  /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
+  package var usesByteProducts: Bool
+  /// Whether lanes of a subgroup can read one another's registers.
+  package var canShuffle: Bool
 
   package init(_ physical: PhysicalDevice) {
     let capabilities = physical.capabilities
@@ -22,6 +26,8 @@ package struct DeviceTraits: Sendable, Hashable {
         && capabilities.maxSubgroupSize >= 32
       ? 32 : capabilities.subgroupSize
     sharedMemory = capabilities.maxSharedMemory
+    usesByteProducts = !isCPU && capabilities.integerDotProduct
+    canShuffle = capabilities.subgroupShuffle
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {
     case .cpu:

@@ -24,6 +24,16 @@ package struct LinearKernel: Sendable, Hashable {
     package var rows: Int
     /// Columns of a workgroup.
     package var columns: Int
+    /// Chunks of a row whose loads are under way at once.
+    package var unroll: Int
+
+    package init(subgroups: Int, split: Int, rows: Int, columns: Int, unroll: Int) {
+      self.subgroups = subgroups
+      self.split = split
+      self.rows = rows
+      self.columns = columns
+      self.unroll = unroll
+    }
 
     package var groupRows: Int { subgroups / split * rows }
   }
@@ -35,10 +45,14 @@ package struct LinearKernel: Sendable, Hashable {
   /// Whether columns are the step's output rows, not all its rows.
   package var gathersOutputs: Bool
   package var activation: Activation
+  /// How the inputs come, and how what follows wants the outputs.
+  package var inputs: ProductForm
+  package var next: ProductForm
 
   package init(
     matrix: DeviceMatrix, epilogue: Epilogue, hasNorm: Bool = false, hasBias: Bool = false,
-    gathersOutputs: Bool = false, activation: Activation = .silu
+    gathersOutputs: Bool = false, activation: Activation = .silu, inputs: ProductForm = .floats,
+    next: ProductForm = .none
   ) {
     self.matrix = matrix
     self.epilogue = epilogue
@@ -46,6 +60,14 @@ package struct LinearKernel: Sendable, Hashable {
     self.hasBias = hasBias
     self.gathersOutputs = gathersOutputs
     self.activation = activation
+    self.inputs = inputs
+    self.next = next
+  }
+
+  /// Rows that a workgroup must have a multiple of: outputs in blocks of 32 bytes are made by one workgroup.
+  package var rowMultiple: Int {
+    guard next == .bytes else { return 2 }
+    return epilogue == .gated ? 64 : epilogue == .residual ? 32 : 2
   }
 
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
@@ -53,39 +75,51 @@ package struct LinearKernel: Sendable, Hashable {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if traits.isCPU {
       // Loads are gathered lane by lane: each load of inputs must pay for many rows.
-      let rows = columns == 1 && epilogue != .queryKeyValueNorm ? 24 : 16
-      return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns)
+      let rows = rowMultiple > 2 ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm ? 24 : 16
+      return Tiling(
+        subgroups: 1, split: 1, rows: rows, columns: columns, unroll: max(1, 32 / matrix.format.chunk))
     }
+    let most = max(1, traits.maxWorkgroupInvocations / traits.subgroupSize)
     let columnGroups = (columnCount + columns - 1) / columns
-    var rows = columns >= 8 ? 2 : 4
-    func subgroupsInAll(_ rows: Int, _ split: Int) -> Int { matrix.rows / rows * split * columnGroups }
-    while rows > 1, subgroupsInAll(rows, 1) < traits.wantedSubgroups { rows /= 2 }
+    let groupRows = rowMultiple > 2 ? rowMultiple : epilogue == .queryKeyValueNorm ? 16 : 16
+    let workgroups = max(1, matrix.rows / groupRows * columnGroups)
+    // Few workgroups must hold many subgroups, to have enough loads under way.
+    var subgroups = traits.usualSubgroups
+    while subgroups < most, subgroups < 32, subgroups * workgroups < traits.wantedSubgroups { subgroups *= 2 }
+    while subgroups > most { subgroups /= 2 }
     var split = 1
-    let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
-    while split < 8, subgroupsInAll(rows, split) < traits.wantedSubgroups, chunksPerLane / (2 * split) >= 1 {
-      split *= 2
-    }
-    var subgroups = max(traits.usualSubgroups, split)
-    // Pairs of rows stay together.
-    while subgroups / split * rows < 2 { subgroups *= 2 }
-    // Per-head norms need the workgroup's rows to divide 16.
-    while epilogue == .queryKeyValueNorm, subgroups / split * rows > 16 { rows /= 2 }
-    while subgroups * traits.subgroupSize > traits.maxWorkgroupInvocations, subgroups > 1 {
+    let chunksPerLane = { (split: Int) in matrix.columns / matrix.format.chunk / traits.subgroupSize / split }
+    // A subgroup takes at least one row of its own, or two halves of two, and no lane is without a chunk.
+    while groupRows * split < subgroups { split *= 2 }
+    while split > 1, chunksPerLane(split) < 1 {
+      split /= 2
       subgroups /= 2
-      split = max(1, split / 2)
-      if subgroups / split * rows < 2 { rows = 2 }
     }
-    return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns)
+    let rows = groupRows * split / subgroups
+    var unroll = 1
+    while unroll < 8, rows * unroll < 8, chunksPerLane(split) >= 2 * unroll { unroll *= 2 }
+    if columns > 2 { unroll = min(unroll, 2) }
+    return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
+  }
+
+  /// The shader's name in the library.
+  package var shaderName: String {
+    (inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
+  }
+
+  /// The shader's specialization constants.
+  package func specialization(_ tiling: Tiling, traits: DeviceTraits) -> [UInt32] {
+    [
+      UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.subgroups), UInt32(tiling.split),
+      UInt32(tiling.rows), UInt32(tiling.columns), UInt32(tiling.unroll), epilogue.rawValue,
+      hasNorm ? 1 : 0, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
+      activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH, next.rawValue,
+    ]
   }
 
   package func pipeline(_ tiling: Tiling, cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
     try cache.pipeline(
-      "linear.\(matrix.format.type.name)",
-      specialization: [
-        UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.subgroups), UInt32(tiling.split),
-        UInt32(tiling.rows), UInt32(tiling.columns), epilogue.rawValue, hasNorm ? 1 : 0, hasBias ? 1 : 0,
-        gathersOutputs ? 1 : 0, activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
-      ],
+      shaderName, specialization: specialization(tiling, traits: traits),
       pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: traits.subgroupSize)
   }
 
@@ -103,6 +137,7 @@ package struct LinearKernel: Sendable, Hashable {
     tiling: Tiling? = nil
   ) throws {
     let tiling = tiling ?? self.tiling(columnCount: columnCount, traits: traits)
+    precondition(tiling.groupRows % rowMultiple == 0)
     var push = push
     push.weights = matrix.push
     push.columns = UInt32(matrix.columns)

@@ -33,23 +33,23 @@ package final class PlanRecorder {
   private let model: DeviceModel
   private let kvCache: KVCache
   private let workspace: Workspace
-  /// LinearExtrasData of each stage that needs them.
+  /// LinearExtrasData of each stage.
   private let extras: Buffer
-  private let extrasOffsets: [Int]
+  /// How each stage's products want their inputs; `.none` for stages without.
+  private let forms: [ProductForm]
 
   package init(cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace) throws {
     self.cache = cache
     self.model = model
     self.kvCache = kvCache
     self.workspace = workspace
-    traits = DeviceTraits(cache.device.physical)
-    var all: [LinearExtrasData] = []
-    var offsets: [Int] = []
-    for stage in model.stages {
-      offsets.append(all.count * MemoryLayout<LinearExtrasData>.stride)
-      if let extras = Self.extras(stage, kvCache: kvCache, workspace: workspace) { all.append(extras) }
+    let traits = DeviceTraits(cache.device.physical)
+    self.traits = traits
+    let forms = model.stages.map { $0.inputForm(traits) }
+    self.forms = forms
+    let all = model.stages.indices.map { index in
+      Self.extras(model.stages, index, kvCache: kvCache, workspace: workspace)
     }
-    extrasOffsets = offsets
     extras = try cache.device.makeBuffer(
       byteCount: max(1, all.count) * MemoryLayout<LinearExtrasData>.stride, memory: .mappedDevice,
       label: "stage arguments")
@@ -60,13 +60,15 @@ package final class PlanRecorder {
   }
 
   private static func extras(
-    _ stage: DeviceStage, kvCache: KVCache, workspace: Workspace
-  ) -> LinearExtrasData? {
+    _ stages: [DeviceStage], _ index: Int, kvCache: KVCache, workspace: Workspace
+  ) -> LinearExtrasData {
     var data = LinearExtrasData()
     data.scratch = workspace.address(.scratch)
     data.scratch_stride = UInt32(workspace.scratchStride)
     data.counters = workspace.address(.counters)
-    switch stage {
+    data.best = workspace.address(.best)
+    data.next = nextInputs(stages, after: index, workspace: workspace)
+    switch stages[index] {
     case .queryKeyValue(let weights):
       let heads = weights.stage.heads
       data.keys = kvCache.keys(layer: weights.stage.layer)
@@ -83,13 +85,33 @@ package final class PlanRecorder {
       data.rope_magnitude = weights.stage.rope.magnitude
       data.norm_epsilon = weights.stage.queryNorm?.epsilon ?? 0
     case .residualProjection(let weights):
-      guard let norm = weights.stage.postNorm else { return nil }
       data.post_norm = weights.postNorm
-      data.norm_epsilon = norm.epsilon
-    default:
-      return nil
+      data.norm_epsilon = weights.stage.postNorm?.epsilon ?? 0
+    case .embed, .attention, .gatedFeedForward, .logits:
+      break
     }
     return data
+  }
+
+  /// Where stage `index` leaves the inputs of the product that follows it.
+  private static func nextInputs(
+    _ stages: [DeviceStage], after index: Int, workspace: Workspace
+  ) -> NextInputs {
+    var next = NextInputs()
+    if case .gatedFeedForward = stages[index] {
+      next.values = workspace.address(.hidden)
+      next.scales = workspace.address(.hiddenScales)
+      next.width = UInt32(workspace.hiddenWidth)
+      return next
+    }
+    next.values = workspace.address(.normed)
+    next.scales = workspace.address(.normedScales)
+    next.squares = workspace.address(.squares)
+    next.width = UInt32(workspace.residualStride)
+    let norm = index + 1 < stages.count ? stages[index + 1].inputNorm : 0
+    // Stages that no norm follows are measured alone: any numbers do.
+    next.norm = norm == 0 ? workspace.address(.residual) : norm
+    return next
   }
 
   /// The stages of a step of this shape, as dispatches and barriers, reading `slot`.
@@ -101,10 +123,11 @@ package final class PlanRecorder {
     commands.keepAlive([
       workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
     ])
+    var state = RecordingState()
     for (index, stage) in model.stages.enumerated() {
       if case .logits = stage, shape.outputs == 0 { continue }
-      try record(stage, index: index, commands, shape: shape, slot: slot)
-      commands.barrier()
+      try record(stage, index: index, commands, shape: shape, slot: slot, state: &state)
+      commands.dispatchBarrier()
       onStage(index)
     }
     guard shape.outputs > 0 else { return }
@@ -117,101 +140,198 @@ package final class PlanRecorder {
     push.results = slot.results.address
     push.vocabulary = UInt32(model.program.vocabularySize)
     push.logits_stride = UInt32(workspace.logitsStride)
+    push.best = workspace.address(.best)
+    push.best_count = UInt32(state.bestCount)
     try shape.output.record(
       commands, push: push, outputCount: shape.outputs, cache: cache, traits: traits)
-    commands.barrier()
+    commands.dispatchBarrier()
     onStage(nil)
     commands.barrierToHost()
   }
 
+  /// What one stage leaves for a later one to know while a step is recorded.
+  private struct RecordingState {
+    /// Parts of the sum of squares of each row of the residual stream.
+    var squareCount = 0
+    /// Workgroups of the logits' product, each of which leaves its best.
+    var bestCount = 0
+  }
+
   private func record(
-    _ stage: DeviceStage, index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot
+    _ stage: DeviceStage, index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot,
+    state: inout RecordingState
   ) throws {
-    var push = LinearPush()
-    push.step = slot.stepAddress
-    push.extras = extras.address + UInt64(extrasOffsets[index])
     switch stage {
     case .embed(let table, let scale):
       var push = EmbedPush()
+      push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
       push.outputs = workspace.address(.residual)
       push.output_stride = UInt32(workspace.residualStride)
       push.step = slot.stepAddress
       push.last_tokens = workspace.address(.lastTokens)
-      try EmbedKernel(table: table, scale: scale).record(
-        commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+      let kernel = EmbedKernel(table: table, scale: scale, next: nextForm(after: index))
+      try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+      state.squareCount = kernel.squareCount
+
+    case .attention(let stage):
+      try recordAttention(stage, commands, shape: shape, slot: slot, next: nextForm(after: index))
+
+    case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
+      for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
+        let tiling = product.kernel.tiling(columnCount: product.columnCount, traits: traits)
+        try product.kernel.record(
+          commands, push: product.push, columnCount: product.columnCount, cache: cache, traits: traits,
+          tiling: tiling)
+        let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
+        switch product.kernel.epilogue {
+        case .residual: state.squareCount = groups
+        case .residualNorm: state.squareCount = 1
+        case .store: state.bestCount = groups
+        case .gated, .queryKeyValue, .queryKeyValueNorm: break
+        }
+      }
+    }
+  }
+
+  private func nextForm(after index: Int) -> ProductForm { index + 1 < forms.count ? forms[index + 1] : .none }
+
+  /// One dispatch of the linear kernel.
+  package struct Product {
+    package var kernel: LinearKernel
+    package var push: LinearPush
+    package var columnCount: Int
+  }
+
+  /// The products of stage `index`, which may run at the same time; none for stages that have none.
+  ///
+  /// - Parameter squareCount: parts in which the stage before leaves the sum of squares of each row.
+  package func products(at index: Int, shape: PlanShape, slot: StepSlot, squareCount: Int) -> [Product] {
+    var push = LinearPush()
+    push.step = slot.stepAddress
+    push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
+    push.squares = workspace.address(.squares)
+    push.square_count = UInt32(squareCount)
+    let form = forms[index]
+    let next = nextForm(after: index)
+    func takeInputs(_ values: Workspace.Array, _ scales: Workspace.Array) {
+      push.inputs = workspace.address(values)
+      push.input_scales = workspace.address(scales)
+    }
+    func leaveOutputs(_ array: Workspace.Array, stride: Int) {
+      push.outputs = workspace.address(array)
+      push.output_stride = UInt32(stride)
+    }
+    switch model.stages[index] {
+    case .embed, .attention:
+      return []
 
     case .queryKeyValue(let weights):
-      push.inputs = workspace.address(.residual)
-      push.input_stride = UInt32(workspace.residualStride)
-      push.norm = weights.norm
+      takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.queries)
-      push.output_stride = UInt32(workspace.queryStride)
-      for matrix in weights.matrices {
+      leaveOutputs(.queries, stride: workspace.queryStride)
+      return weights.matrices.map { matrix in
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
         let kernel = LinearKernel(
           matrix: matrix, epilogue: weights.queryNorm == 0 ? .queryKeyValue : .queryKeyValueNorm,
-          hasNorm: true,
-          hasBias: weights.bias != 0)
-        try kernel.record(commands, push: push, columnCount: shape.rows, cache: cache, traits: traits)
+          hasNorm: true, hasBias: weights.bias != 0, inputs: form)
+        return Product(kernel: kernel, push: push, columnCount: shape.rows)
       }
 
-    case .attention(let stage):
-      var push = AttentionPush()
-      push.queries = workspace.address(.queries)
-      push.keys = kvCache.keys(layer: stage.layer)
-      push.values = kvCache.values(layer: stage.layer)
-      push.block_tables = workspace.blockTables.address
-      push.table_stride = UInt32(workspace.limits.pagesPerSequence)
-      push.step = slot.stepAddress
-      push.tiles = slot.tilesAddress
-      push.outputs = workspace.address(.attention)
-      push.output_stride = UInt32(workspace.attentionStride)
-      push.partials = workspace.address(.partials)
-      push.counters = workspace.address(.counters)
-      push.head_count = UInt32(stage.heads.headCount)
-      push.kv_head_count = UInt32(stage.heads.kvHeadCount)
-      push.window = UInt32(stage.window ?? 0)
-      push.scale = stage.scale
-      push.softcap = stage.softcap ?? 0
-      let kernel = AttentionKernel(
-        heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, traits: traits)
-      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
-
     case .residualProjection(let weights):
-      let fromAttention = weights.stage.input == .attention
-      push.inputs = workspace.address(fromAttention ? .attention : .hidden)
-      push.input_stride = UInt32(fromAttention ? workspace.attentionStride : workspace.hiddenStride)
-      push.outputs = workspace.address(.residual)
-      push.output_stride = UInt32(workspace.residualStride)
+      if weights.stage.input == .attention {
+        takeInputs(.attention, .attentionScales)
+      } else {
+        takeInputs(.hidden, .hiddenScales)
+      }
+      leaveOutputs(.residual, stride: workspace.residualStride)
       push.bias = weights.bias
       let kernel = LinearKernel(
         matrix: weights.matrix, epilogue: weights.postNorm == 0 ? .residual : .residualNorm,
-        hasBias: weights.bias != 0)
-      try kernel.record(commands, push: push, columnCount: shape.rows, cache: cache, traits: traits)
+        hasBias: weights.bias != 0, inputs: form, next: next)
+      return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .gatedFeedForward(let weights):
-      push.inputs = workspace.address(.residual)
-      push.input_stride = UInt32(workspace.residualStride)
-      push.norm = weights.norm
+      takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.hidden)
-      push.output_stride = UInt32(workspace.hiddenStride)
+      leaveOutputs(.hidden, stride: workspace.hiddenWidth)
       let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: weights.stage.activation)
-      try kernel.record(commands, push: push, columnCount: shape.rows, cache: cache, traits: traits)
+        matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: weights.stage.activation,
+        inputs: form, next: next)
+      return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .logits(let weights):
-      push.inputs = workspace.address(.residual)
-      push.input_stride = UInt32(workspace.residualStride)
-      push.norm = weights.norm
+      takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
-      push.outputs = workspace.address(.logits)
-      push.output_stride = UInt32(workspace.logitsStride)
+      leaveOutputs(.logits, stride: workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
       let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true)
-      try kernel.record(commands, push: push, columnCount: shape.outputs, cache: cache, traits: traits)
+        matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: form)
+      return [Product(kernel: kernel, push: push, columnCount: shape.outputs)]
+    }
+  }
+
+  private func recordAttention(
+    _ stage: AttentionStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, next: ProductForm
+  ) throws {
+    // Alone, it leaves what it would leave for floats.
+    let next = next == .none ? .floats : next
+    var push = AttentionPush()
+    push.queries = workspace.address(.queries)
+    push.keys = kvCache.keys(layer: stage.layer)
+    push.values = kvCache.values(layer: stage.layer)
+    push.block_tables = workspace.blockTables.address
+    push.table_stride = UInt32(workspace.limits.pagesPerSequence)
+    push.step = slot.stepAddress
+    push.tiles = slot.tilesAddress
+    push.outputs = workspace.address(.attention)
+    push.output_scales = workspace.address(.attentionScales)
+    push.output_width = UInt32(workspace.attentionWidth)
+    push.partials = workspace.address(.partials)
+    push.counters = workspace.address(.counters)
+    push.head_count = UInt32(stage.heads.headCount)
+    push.kv_head_count = UInt32(stage.heads.kvHeadCount)
+    push.window = UInt32(stage.window ?? 0)
+    push.scale = stage.scale
+    push.softcap = stage.softcap ?? 0
+    if shape.tileRows == 1,
+      let kernel = AttentionDecodeKernel(
+        heads: stage.heads, tokenCount: shape.tiles, next: next, traits: traits)
+    {
+      try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits)
+    } else {
+      let kernel = AttentionKernel(
+        heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)
+      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
+    }
+  }
+}
+
+extension DeviceStage {
+  /// How the stage's products want their inputs on a device; `.none` where there are none.
+  func inputForm(_ traits: DeviceTraits) -> ProductForm {
+    switch self {
+    case .embed, .attention:
+      return .none
+    case .queryKeyValue(let weights):
+      return ProductForm(weights.matrices.map(\.format), traits: traits)
+    case .residualProjection(let weights):
+      // Blocks must not lie across heads, which different workgroups make.
+      let isWhole = weights.stage.input == .feedForward || weights.headSize.isMultiple(of: 32)
+      return isWhole ? ProductForm([weights.matrix.format], traits: traits) : .floats
+    case .gatedFeedForward(let weights):
+      return ProductForm([weights.matrix.format], traits: traits)
+    case .logits(let weights):
+      return ProductForm([weights.matrix.format], traits: traits)
+    }
+  }
+
+  /// The address of the weight of the norm before the stage's product; 0 for none.
+  var inputNorm: UInt64 {
+    switch self {
+    case .embed, .attention, .residualProjection: 0
+    case .queryKeyValue(let weights): weights.norm
+    case .gatedFeedForward(let weights): weights.norm
+    case .logits(let weights): weights.norm
     }
   }
 }

@@ -5,11 +5,16 @@ import VulkanRuntime
 package struct EmbedKernel: Sendable, Hashable {
   package var table: DeviceMatrix
   package var scale: Float
+  package var next: ProductForm
 
-  package init(table: DeviceMatrix, scale: Float) {
+  package init(table: DeviceMatrix, scale: Float, next: ProductForm) {
     self.table = table
     self.scale = scale
+    self.next = next
   }
+
+  /// Parts of the sum of squares that it leaves of each row.
+  package var squareCount: Int { table.columns / 32 }
 
   /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale` and `vocabulary` are filled in.
   package func record(
@@ -20,13 +25,12 @@ package struct EmbedKernel: Sendable, Hashable {
     push.columns = UInt32(table.columns)
     push.scale = scale
     push.vocabulary = UInt32(table.rows)
-    let threads = traits.invocations(64)
-    let chunks = table.columns / table.format.chunk
+    let threads = traits.invocations(32)
     commands.dispatch(
       try cache.pipeline(
-        "embed.\(table.format.type.name)", specialization: [UInt32(threads)],
+        "embed.\(table.format.type.name)", specialization: [UInt32(threads), next.rawValue],
         pushConstantBytes: MemoryLayout<EmbedPush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: ((chunks + threads - 1) / threads, rowCount, 1))
+      pushConstants: push, groups: ((table.columns / 32 + threads - 1) / threads, rowCount, 1))
   }
 }
 

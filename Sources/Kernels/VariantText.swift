@@ -10,21 +10,29 @@ extension KernelCache.Variant {
       if name == "epilogue", let epilogue = LinearKernel.Epilogue(rawValue: value) {
         return "\(name) \(epilogue)"
       }
+      if name == "next", let form = ProductForm(rawValue: value) { return "\(name) \(form)" }
       return "\(name) \(value == .max ? "none" : "\(value)")"
     }
     return shader + " " + values.joined(separator: ", ")
       + (subgroupSize.map { ", subgroup size \($0)" } ?? "")
   }
 
+  private static let linear = [
+    "threads", "subgroups", "split", "rows", "columns", "unroll", "epilogue", "norm", "bias", "gather",
+    "activation", "next",
+  ]
+
   /// The constants of each shader in the order of their ids; the shaders say more.
   private static let constants: [String: [String]] = [
-    "attention": ["threads", "head size", "group", "tile rows", "splits"],
-    "copy": ["threads", "loads"],
-    "embed": ["threads"],
-    "idle": ["threads"],
-    "linear": [
-      "threads", "subgroups", "split", "rows", "columns", "epilogue", "norm", "bias", "gather", "activation",
+    "attention": ["threads", "head size", "group", "tile rows", "splits", "next"],
+    "attention_decode": [
+      "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
     ],
+    "copy": ["threads", "loads"],
+    "embed": ["threads", "next"],
+    "idle": ["threads"],
+    "linear": linear,
+    "linear_bytes": linear,
     "random": [
       "threads", "kind", "block bytes", "scale", "minimum", "signed", "copied", "doubled", "doubled end",
       "exponent",

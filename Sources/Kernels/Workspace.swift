@@ -27,10 +27,11 @@ package final class Workspace: Sendable {
   /// Floats between rows of each array.
   package let residualStride: Int
   package let queryStride: Int
-  package let attentionStride: Int
-  package let hiddenStride: Int
   package let scratchStride: Int
   package let logitsStride: Int
+  /// Inputs of a product, padded: see `NextInputs`.
+  package let attentionWidth: Int
+  package let hiddenWidth: Int
 
   package let memory: Buffer
   /// Written by the host: [sequence][pagesPerSequence] page numbers.
@@ -40,7 +41,9 @@ package final class Workspace: Sendable {
   private let offsets: [Int]
 
   package enum Array: Int, CaseIterable, Sendable {
-    case residual, queries, attention, hidden, scratch, partials, logits, counters, lastTokens
+    case residual, queries, scratch, partials, logits, best, counters, lastTokens
+    /// Inputs of products, float32 or blocks of bytes, and the scales of blocks.
+    case normed, normedScales, squares, attention, attentionScales, hidden, hiddenScales
   }
 
   package init(device: Device, program: Program, limits: StepLimits) throws {
@@ -48,8 +51,8 @@ package final class Workspace: Sendable {
     self.limits = limits
     residualStride = activationStride(program.width)
     queryStride = sizes.queryStride
-    attentionStride = sizes.attentionStride
-    hiddenStride = sizes.hiddenStride
+    attentionWidth = sizes.attentionWidth
+    hiddenWidth = sizes.hiddenWidth
     scratchStride = sizes.scratchStride
     logitsStride = sizes.logitsStride
     offsets = sizes.offsets
@@ -80,8 +83,8 @@ package final class Workspace: Sendable {
 
   private struct Sizes {
     var queryStride: Int
-    var attentionStride: Int
-    var hiddenStride: Int
+    var attentionWidth: Int
+    var hiddenWidth: Int
     var scratchStride: Int
     var logitsStride: Int
     var offsets: [Int] = []
@@ -90,12 +93,11 @@ package final class Workspace: Sendable {
     init(program: Program, limits: StepLimits, traits: DeviceTraits) {
       let heads = program.heads
       queryStride = heads.headCount * heads.headSize
-      attentionStride = activationStride(queryStride)
-      hiddenStride = activationStride(program.feedForwardWidth)
+      attentionWidth = activationStride(queryStride)
+      hiddenWidth = activationStride(program.feedForwardWidth)
       scratchStride = max(
         (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
       logitsStride = (program.vocabularySize + 63) / 64 * 64
-      let decode = AttentionKernel(heads: heads, tileRows: 1, rowCount: 1, traits: traits)
       // Splits shrink as rows grow, so partial results are bounded by the product at its largest.
       var partials = 0
       var counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
@@ -103,18 +105,28 @@ package final class Workspace: Sendable {
       while true {
         let kernel = AttentionKernel(heads: heads, tileRows: 1, rowCount: rows, traits: traits)
         partials = max(partials, kernel.partialCount(rowCount: rows))
-        counters = max(counters, kernel.counterCount(tileCount: rows))
+        counters = max(counters, kernel.counterCount(tileCount: rows), kernel.headGroups * limits.rows)
+        if let kernel = AttentionDecodeKernel(heads: heads, tokenCount: rows, traits: traits) {
+          partials = max(partials, kernel.partialCount(tokenCount: rows))
+          counters = max(counters, kernel.headGroups * limits.rows)
+        }
         if rows >= limits.rows { break }
         rows = min(rows * 2, limits.rows)
       }
-      counters = max(counters, decode.headGroups * limits.rows)
       for array in Array.allCases {
         let floats =
           switch array {
           case .residual: limits.rows * activationStride(program.width)
           case .queries: limits.rows * queryStride
-          case .attention: limits.rows * attentionStride
-          case .hidden: limits.rows * hiddenStride
+          case .normed: limits.rows * activationStride(program.width)
+          case .normedScales: limits.rows * activationStride(program.width) / 16
+          // One for each workgroup of the product before, which has two rows or more.
+          case .squares: limits.rows * program.width / 2
+          case .attention: limits.rows * attentionWidth
+          case .attentionScales: limits.rows * attentionWidth / 16
+          case .hidden: limits.rows * hiddenWidth
+          case .hiddenScales: limits.rows * hiddenWidth / 16
+          case .best: limits.outputs * (program.vocabularySize + 1)
           case .scratch: limits.rows * scratchStride
           case .partials: partials
           case .logits: limits.outputs * logitsStride

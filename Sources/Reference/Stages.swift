@@ -24,7 +24,14 @@ package enum ReferenceStages {
   package static func queryKeyValue(
     _ stage: QueryKeyValueStage, x: [Double], positions: [Int], weights: WeightReader
   ) throws -> (queries: [Double], keys: [Double], values: [Double]) {
-    let normed = try norm(x, stage.norm, weights: weights)
+    try queryKeyValue(
+      stage, normed: norm(x, stage.norm, weights: weights), positions: positions, weights: weights)
+  }
+
+  /// The same of inputs that the norm has been applied to, perhaps as a device rounds them.
+  package static func queryKeyValue(
+    _ stage: QueryKeyValueStage, normed: [Double], positions: [Int], weights: WeightReader
+  ) throws -> (queries: [Double], keys: [Double], values: [Double]) {
     var queries = try linear(normed, stage.query, bias: stage.queryBias, weights: weights)
     var keys = try linear(normed, stage.key, bias: stage.keyBias, weights: weights)
     let values = try linear(normed, stage.value, bias: stage.valueBias, weights: weights)
@@ -77,7 +84,13 @@ package enum ReferenceStages {
   package static func gatedFeedForward(
     _ stage: GatedFeedForwardStage, x: [Double], weights: WeightReader
   ) throws -> [Double] {
-    let normed = try norm(x, stage.norm, weights: weights)
+    try gatedFeedForward(stage, normed: norm(x, stage.norm, weights: weights), weights: weights)
+  }
+
+  /// The same of inputs that the norm has been applied to.
+  package static func gatedFeedForward(
+    _ stage: GatedFeedForwardStage, normed: [Double], weights: WeightReader
+  ) throws -> [Double] {
     let gate = try linear(normed, stage.gate, weights: weights)
     let up = try linear(normed, stage.up, weights: weights)
     return zip(gate, up).map { activate($0, stage.activation) * $1 }
@@ -87,8 +100,14 @@ package enum ReferenceStages {
   package static func logits(
     _ stage: LogitsStage, x: [Double], weights: WeightReader
   ) throws -> [Double] {
-    let normed = try norm(x, stage.norm, weights: weights)
-    return try linear(normed, stage.table, weights: weights).map { softcapped($0, stage.softcap) }
+    try logits(stage, normed: norm(x, stage.norm, weights: weights), weights: weights)
+  }
+
+  /// The same of inputs that the norm has been applied to.
+  package static func logits(
+    _ stage: LogitsStage, normed: [Double], weights: WeightReader
+  ) throws -> [Double] {
+    try linear(normed, stage.table, weights: weights).map { softcapped($0, stage.softcap) }
   }
 
   // MARK: - Parts of stages

@@ -3,6 +3,7 @@ import Kernels
 import ModelFiles
 import Reference
 import Transformer
+import VulkanRuntime
 
 /// The attention kernel over scattered pages: head sizes, groups, tiles, contexts of several blocks, windows,
 /// softcap, and workgroups that share positions.
@@ -22,7 +23,14 @@ struct AttentionChecks {
           window: [nil, 7, nil, 40, 150][turn % 5], softcap: [nil, 2, nil][turn % 3],
           splits: [1, 2, 1, 3, 5, 1, 2][(turn + turn / 7) % 7], threadScale: [1, 2, 4][(turn + turn / 3) % 3])
         turn += 1
-        try check(attempt)
+        let rows = attempt.freshRows
+        try check(attempt, kernel(attempt, rowCount: rows))
+        // CPU drivers, which do not choose the kernel, take minutes to compile its larger shapes.
+        if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 4) {
+          var single = attempt
+          single.tileRows = 1
+          try check(single, decodeKernel(single, turn: turn))
+        }
       }
     }
   }
@@ -37,30 +45,69 @@ struct AttentionChecks {
     var splits: Int
     /// Workgroups of about this many times as many invocations as they must have.
     var threadScale: Int
+
+    /// The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
+    var fresh: [Int] { contexts.map { min($0, tileRows == 1 ? 1 : 2 * tileRows + 1) } }
+    var freshRows: Int { fresh.reduce(0, +) }
+    /// What follows wants blocks of bytes where heads are whole blocks, every other time.
+    var next: ProductForm {
+      heads.headSize.isMultiple(of: 32) && (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
+    }
   }
 
-  private func kernel(_ attempt: Attempt, rowCount: Int) -> AttentionKernel {
+  /// One of the two kernels, as far as a check is concerned.
+  private struct Subject {
+    var text: String
+    var tileRows: Int
+    var partialCount: Int
+    /// Counters for so many tiles.
+    var counterCount: (Int) -> Int
+    var record: (CommandBuffer, AttentionPush, Int) throws -> Void
+  }
+
+  private func decodeKernel(_ attempt: Attempt, turn: Int) -> Subject {
+    var kernel = AttentionDecodeKernel(
+      heads: attempt.heads, tokenCount: attempt.freshRows, next: attempt.next, anyDevice: bench.traits)
+    kernel.splits = attempt.splits
+    kernel.subgroups = max(1, kernel.subgroups >> (turn % 3))
+    return Subject(
+      text: "decode, group \(kernel.group), subgroups \(kernel.subgroups), splits \(kernel.splits)",
+      tileRows: 1,
+      partialCount: kernel.partialCount(tokenCount: attempt.freshRows),
+      counterCount: { $0 * kernel.headGroups }
+    ) { [bench] commands, push, count in
+      try kernel.record(commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits)
+    }
+  }
+
+  private func kernel(_ attempt: Attempt, rowCount: Int) -> Subject {
     let traits = bench.traits
     var kernel = AttentionKernel(
-      heads: attempt.heads, tileRows: attempt.tileRows, rowCount: rowCount, traits: traits)
+      heads: attempt.heads, tileRows: attempt.tileRows, rowCount: rowCount, next: attempt.next, traits: traits
+    )
     kernel.splits = attempt.splits
     let least = max(traits.subgroupSize, attempt.heads.headSize / 8)
     let rounded = (least + traits.subgroupSize - 1) / traits.subgroupSize * traits.subgroupSize
     // No more than the kernel's own choice needs in shared memory, on devices that have little.
     let most = max(rounded, kernel.threads)
     kernel.threads = traits.invocations(min(rounded * attempt.threadScale, most))
-    return kernel
+    let made = kernel
+    return Subject(
+      text: "tile \(made.tileRows)x\(made.group), threads \(made.threads), splits \(made.splits)",
+      tileRows: made.tileRows, partialCount: made.partialCount(rowCount: rowCount),
+      counterCount: { made.counterCount(tileCount: $0) }
+    ) { [bench] commands, push, count in
+      try made.record(commands, push: push, tileCount: count, cache: bench.cache, traits: bench.traits)
+    }
   }
 
-  private func check(_ attempt: Attempt) throws {
+  private func check(_ attempt: Attempt, _ kernel: Subject) throws {
     let heads = attempt.heads
-    // The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
-    let fresh = attempt.contexts.map { min($0, attempt.tileRows == 1 ? 1 : 2 * attempt.tileRows + 1) }
-    let rowCount = fresh.reduce(0, +)
-    let kernel = kernel(attempt, rowCount: rowCount)
+    let fresh = attempt.fresh
+    let rowCount = attempt.freshRows
     let name =
       "attention head \(heads.headSize), \(heads.headCount)/\(heads.kvHeadCount) heads, contexts \(attempt.contexts), "
-      + "tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), splits \(kernel.splits)"
+      + kernel.text + ", to \(attempt.next)"
       + (attempt.window.map { ", window \($0)" } ?? "") + (attempt.softcap.map { ", softcap \($0)" } ?? "")
     guard bench.wants(name) else { return }
     var random = bench.random(name)
@@ -95,9 +142,9 @@ struct AttentionChecks {
 
     let step = StepContents(rows: rows, outputs: [], samples: [], tileRows: kernel.tileRows)
     var image = bench.newImage()
-    let stride = activationStride(queryWidth)
-    let outputs = image.addPoisoned(rowCount * stride)
-    let partials = image.addPoisoned(max(1, kernel.partialCount(rowCount: rowCount)))
+    let left = NextOutputs(
+      form: attempt.next, width: queryWidth, rowCount: rowCount, squareCount: 0, norm: [], image: &image)
+    let partials = image.addPoisoned(max(1, kernel.partialCount))
     let scale = 1 / Float(heads.headSize).squareRoot()
     var push = AttentionPush()
     push.queries = image.add(queries).address
@@ -107,20 +154,21 @@ struct AttentionChecks {
     push.table_stride = UInt32(pages.pagesPerSequence)
     push.step = image.addStep(rows, tileCount: step.tiles.count).address
     push.tiles = image.add(structs: step.tiles).address
-    push.outputs = outputs.address
-    push.output_stride = UInt32(stride)
+    push.outputs = left.values.address
+    push.output_scales = left.scales.address
+    push.output_width = left.arguments.width
     push.partials = partials.address
     // More tiles than the step has, as in a plan recorded for a larger one.
     let dispatched = step.tiles.count + 2
     push.counters =
-      image.add([UInt32](repeating: 0, count: max(1, kernel.counterCount(tileCount: dispatched)))).address
+      image.add([UInt32](repeating: 0, count: max(1, kernel.counterCount(dispatched)))).address
     push.head_count = UInt32(heads.headCount)
     push.kv_head_count = UInt32(heads.kvHeadCount)
     push.window = UInt32(attempt.window ?? 0)
     push.scale = scale
     push.softcap = attempt.softcap ?? 0
     try bench.check(name, image: image) { commands in
-      try kernel.record(commands, push: push, tileCount: dispatched, cache: bench.cache, traits: bench.traits)
+      try kernel.record(commands, push, dispatched)
     } compare: { outcome in
       outcome.ignore(partials)
       let stage = AttentionStage(
@@ -133,10 +181,7 @@ struct AttentionChecks {
           queries: indices.flatMap { queries[$0 * queryWidth..<($0 + 1) * queryWidth] }.map(Double.init),
           positions: indices.map { Int(rows[$0].position) }, keys: keys[sequence], values: values[sequence])
       }
-      let found = expected.indices.map {
-        outcome.float(outputs, $0 / queryWidth * stride + activationIndex($0 % queryWidth))
-      }
-      return [Comparison(found: found, expected: expected, tolerance: 2e-5)]
+      return left.comparisons(expected, &outcome, tolerance: 2e-5)
     }
   }
 }

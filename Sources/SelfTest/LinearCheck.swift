@@ -13,6 +13,8 @@ struct LinearCheck {
   let columnCount: Int
   /// Nil: the kernel's own choice.
   let tiling: LinearTiling?
+  let inputs: ProductForm
+  let next: ProductForm
 
   static let tolerance = 2e-5
   /// Halves have 11 bits.
@@ -37,12 +39,46 @@ struct LinearCheck {
     return count
   }
 
-  private func record(_ kernel: LinearKernel, _ push: LinearPush, _ commands: CommandBuffer) throws {
+  private func tiling(of kernel: LinearKernel) -> LinearKernel.Tiling {
     let chosen = kernel.tiling(columnCount: dispatched, traits: bench.traits)
-    if tiling == nil { bench.chosenTilings.insert(LinearTiling(chosen)) }
+    return tiling?.applied(to: chosen) ?? chosen
+  }
+
+  private func record(_ kernel: LinearKernel, _ push: LinearPush, _ commands: CommandBuffer) throws {
     try kernel.record(
       commands, push: push, columnCount: dispatched, cache: bench.cache, traits: bench.traits,
-      tiling: tiling?.applied(to: chosen) ?? chosen)
+      tiling: tiling(of: kernel))
+  }
+
+  private func groups(_ kernel: LinearKernel) -> Int {
+    kernel.groups(tiling(of: kernel), columnCount: dispatched).1
+  }
+
+  /// Puts `x`, [row][width], into the image as the stage before leaves it, and gives what a product makes of it:
+  /// the inputs with the norm applied.
+  private func addInputs(
+    _ x: [Float], norm: Norm, image: inout MemoryImage, push: inout LinearPush
+  ) throws -> [Double] {
+    let weight = try reader.vector(norm.weight).map { Float($0) }
+    let width = weight.count
+    let prepared = ProductInputs(
+      x.indices.map { x[$0] * weight[$0 % width] }, width: width, form: inputs, image: &image)
+    push.inputs = prepared.values.address
+    push.input_scales = prepared.scales.address
+    push.epsilon = norm.epsilon
+    // Parts of the sum of squares, of which there may be more than lanes of a subgroup.
+    let parts = 37
+    var squares = [Double](repeating: 0, count: x.count / width * parts)
+    for (index, value) in x.enumerated() {
+      squares[index / width * parts + index % width % parts] += Double(value * value)
+    }
+    push.squares = image.add(squares.map { Float($0) }).address
+    push.square_count = UInt32(parts)
+    return prepared.effective.indices.map { index in
+      let row = index / width
+      let sum = x[row * width..<(row + 1) * width].reduce(0.0) { $0 + Double($1) * Double($1) }
+      return prepared.effective[index] / (sum / Double(width) + Double(norm.epsilon)).squareRoot()
+    }
   }
 
   private func plainRows(_ count: Int) -> [StepRow] {
@@ -61,23 +97,41 @@ struct LinearCheck {
     let stride = (stage.table.rows.count + 63) / 64 * 64
     let outputs = image.addPoisoned(columnCount * stride)
     var push = LinearPush()
-    push.inputs = image.addActivations(x, width: width).address
-    push.input_stride = UInt32(activationStride(width))
+    let normed = try addInputs(x, norm: stage.norm, image: &image, push: &push)
     push.step = image.addStep(rows, outputCount: columnCount).address
-    push.norm = weights.norm
-    push.epsilon = stage.norm.epsilon
     push.outputs = outputs.address
     push.output_stride = UInt32(stride)
     push.softcap = stage.softcap ?? 0
-    let kernel = LinearKernel(matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true)
+    let kernel = LinearKernel(
+      matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: inputs)
+    let groups = groups(kernel)
+    let best = image.addPoisoned(columnCount * groups * 2)
+    var extras = LinearExtrasData()
+    extras.best = best.address
+    push.extras = image.add(structs: [extras]).address
     try bench.check(name, image: image) { commands in
       try record(kernel, push, commands)
     } compare: { outcome in
-      let gathered = outputRows.flatMap { x[$0 * width..<($0 + 1) * width] }
-      let expected = try ReferenceStages.logits(stage, x: doubles(gathered), weights: reader)
+      let gathered = outputRows.flatMap { normed[$0 * width..<($0 + 1) * width] }
+      let expected = try ReferenceStages.logits(stage, normed: gathered, weights: reader)
       let count = stage.table.rows.count
       let found = expected.indices.map { outcome.float(outputs, $0 / count * stride + $0 % count) }
-      return [Comparison(found: found, expected: expected, tolerance: Self.tolerance)]
+      // The best of all workgroups must be the best logit as it was stored, and the first of its kind.
+      var wrong = 0
+      for column in 0..<columnCount {
+        var found = (value: -Double.infinity, row: 0)
+        for group in 0..<groups {
+          let value = outcome.float(best, (column * groups + group) * 2)
+          let row = Int(outcome.word(best, (column * groups + group) * 2 + 1))
+          if value > found.value { found = (value, row) }
+        }
+        let logits = (0..<count).map { outcome.float(outputs, column * stride + $0) }
+        if let largest = logits.max(), logits.firstIndex(of: largest) != found.row { wrong += 1 }
+      }
+      return [
+        Comparison(found: found, expected: expected, tolerance: Self.tolerance),
+        Comparison("best", value: Double(wrong), tolerance: 0),
+      ]
     }
   }
 
@@ -93,35 +147,43 @@ struct LinearCheck {
     let stride = activationStride(outputWidth)
     let outputs = image.addActivations(x, width: outputWidth)
     var push = LinearPush()
-    push.inputs = image.addActivations(input, width: width).address
-    push.input_stride = UInt32(activationStride(width))
+    let prepared = ProductInputs(input, width: width, form: inputs, image: &image)
+    push.inputs = prepared.values.address
+    push.input_scales = prepared.scales.address
     push.step = image.addStep(plainRows(columnCount)).address
     push.outputs = outputs.address
     push.output_stride = UInt32(stride)
     push.bias = weights.bias
     let scratch = image.addPoisoned(columnCount * stride)
+    let next = outputWidth.isMultiple(of: 32) ? next : .floats
+    let kernel = LinearKernel(
+      matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
+      hasBias: stage.bias != nil, inputs: inputs, next: next)
+    let left = NextOutputs(
+      form: next, width: outputWidth, rowCount: columnCount,
+      squareCount: next == .none ? 0 : stage.postNorm == nil ? groups(kernel) : 1,
+      norm: random.normals(outputWidth), image: &image)
+    var extras = LinearExtrasData()
+    extras.next = left.arguments
     if let norm = stage.postNorm {
-      var extras = LinearExtrasData()
       extras.scratch = scratch.address
       extras.scratch_stride = UInt32(stride)
       extras.counters = image.add([UInt32](repeating: 0, count: dispatched)).address
       extras.post_norm = weights.postNorm
       extras.norm_epsilon = norm.epsilon
-      push.extras = image.add(structs: [extras]).address
     }
-    let kernel = LinearKernel(
-      matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
-      hasBias: stage.bias != nil)
+    push.extras = image.add(structs: [extras]).address
     try bench.check(name, image: image) { commands in
       try record(kernel, push, commands)
     } compare: { outcome in
       if stage.postNorm != nil { outcome.ignore(scratch) }
       let expected = try ReferenceStages.residualProjection(
-        stage, x: doubles(x), input: doubles(input), weights: reader)
+        stage, x: doubles(x), input: prepared.effective, weights: reader)
       let found = expected.indices.map {
         outcome.float(outputs, $0 / outputWidth * stride + activationIndex($0 % outputWidth))
       }
       return [Comparison(found: found, expected: expected, tolerance: Self.tolerance)]
+        + left.comparisons(expected, &outcome, tolerance: Self.tolerance)
     }
   }
 
@@ -132,25 +194,25 @@ struct LinearCheck {
     let x = random.normals(columnCount * width)
     var image = bench.newImage()
     let stride = activationStride(outputWidth)
-    let outputs = image.addPoisoned(columnCount * stride)
+    let next = next == .bytes && outputWidth.isMultiple(of: 32) ? ProductForm.bytes : .floats
+    let left = NextOutputs(
+      form: next, width: outputWidth, rowCount: columnCount, squareCount: 0, norm: [], image: &image)
     var push = LinearPush()
-    push.inputs = image.addActivations(x, width: width).address
-    push.input_stride = UInt32(activationStride(width))
+    let normed = try addInputs(x, norm: stage.norm, image: &image, push: &push)
     push.step = image.addStep(plainRows(columnCount)).address
-    push.norm = weights.norm
-    push.epsilon = stage.norm.epsilon
-    push.outputs = outputs.address
+    push.outputs = left.values.address
     push.output_stride = UInt32(stride)
+    var extras = LinearExtrasData()
+    extras.next = left.arguments
+    push.extras = image.add(structs: [extras]).address
     let kernel = LinearKernel(
-      matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: stage.activation)
+      matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: stage.activation, inputs: inputs,
+      next: next)
     try bench.check(name, image: image) { commands in
       try record(kernel, push, commands)
     } compare: { outcome in
-      let expected = try ReferenceStages.gatedFeedForward(stage, x: doubles(x), weights: reader)
-      let found = expected.indices.map {
-        outcome.float(outputs, $0 / outputWidth * stride + activationIndex($0 % outputWidth))
-      }
-      return [Comparison(found: found, expected: expected, tolerance: Self.tolerance)]
+      let expected = try ReferenceStages.gatedFeedForward(stage, normed: normed, weights: reader)
+      return left.comparisons(expected, &outcome, tolerance: Self.tolerance)
     }
   }
 
@@ -189,11 +251,8 @@ struct LinearCheck {
     extras.rope_magnitude = stage.rope.magnitude
     extras.norm_epsilon = stage.queryNorm?.epsilon ?? 0
     var push = LinearPush()
-    push.inputs = image.addActivations(x, width: width).address
-    push.input_stride = UInt32(activationStride(width))
+    let normed = try addInputs(x, norm: stage.norm, image: &image, push: &push)
     push.step = image.addStep(pages.rows).address
-    push.norm = weights.norm
-    push.epsilon = stage.norm.epsilon
     push.outputs = queries.address
     push.output_stride = UInt32(queryStride)
     push.extras = image.add(structs: [extras]).address
@@ -204,13 +263,13 @@ struct LinearCheck {
         let kernel = LinearKernel(
           matrix: matrix, epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm,
           hasNorm: true,
-          hasBias: weights.bias != 0)
+          hasBias: weights.bias != 0, inputs: inputs)
         try record(kernel, push, commands)
       }
     } compare: { outcome in
       if stage.queryNorm != nil { outcome.ignore(scratch) }
       let expected = try ReferenceStages.queryKeyValue(
-        stage, x: doubles(x), positions: pages.rows.map { Int($0.position) }, weights: reader)
+        stage, normed: normed, positions: pages.rows.map { Int($0.position) }, weights: reader)
       let order = PairOrder(headSize: heads.headSize, rope: stage.rope)
       let foundQueries = expected.queries.indices.map { outcome.float(queries, $0) }
       let expectedQueries = expected.queries.indices.map {

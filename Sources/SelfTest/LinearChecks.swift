@@ -18,12 +18,14 @@ struct LinearChecks {
           program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
         for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
           let name = "linear \(type.name) \(stages.names[stageIndex])"
-          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, stage: stage) {
-            let name = "\(name), columns \(cut.columnCount)\(cut.tiling.map { ", \($0.text)" } ?? "")"
+          for cut in cuts(type: type, formatIndex: formatIndex, stageIndex: stageIndex, stage: stage) {
+            let name =
+              "\(name), columns \(cut.columnCount), \(cut.inputs) to \(cut.next)"
+              + (cut.tiling.map { ", \($0.text)" } ?? "")
             guard bench.wants(name) else { continue }
             let check = LinearCheck(
               bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
-              tiling: cut.tiling)
+              tiling: cut.tiling, inputs: cut.inputs, next: cut.next)
             try check.run(stage, weights)
           }
         }
@@ -37,17 +39,28 @@ struct LinearChecks {
     var columnCount: Int
     /// Nil: the kernel's own choice.
     var tiling: LinearTiling?
+    var inputs: ProductForm
+    var next: ProductForm
   }
 
   /// What is run of one stage of one format. Tilings are dealt out in turn, so that all formats and epilogues
   /// together see each of them with each number of columns.
-  private func cuts(formatIndex: Int, stageIndex: Int, stage: Stage) -> [Cut] {
+  private func cuts(type: TensorType, formatIndex: Int, stageIndex: Int, stage: Stage) -> [Cut] {
     let columnCounts = [1, 2, 3, 8, 9, 17]
     let turn = formatIndex * LinearStages.count + stageIndex
     let all = LinearTiling.possible(bench.traits)
+    // Formats of small integers are multiplied as floats and as bytes.
+    let hasBytes = WeightFormat.of(type).hasByteProducts && !stage.mixesFormats
+    func inputs(_ turn: Int) -> ProductForm { hasBytes && turn % 2 == 0 ? .bytes : .floats }
+    func next(_ turn: Int) -> ProductForm { ProductForm.allCases[turn % 3] }
     // Compiling takes most of the time: the kernel's own choice is left to every third.
     var cuts =
-      turn % 3 == 0 ? [Cut(columnCount: columnCounts[turn / 3 % columnCounts.count], tiling: nil)] : []
+      turn % 3 == 0
+      ? [
+        Cut(
+          columnCount: columnCounts[turn / 3 % columnCounts.count], tiling: nil, inputs: inputs(turn / 3),
+          next: next(turn / 3))
+      ] : []
     // Coprime steps through the list: one pass over all formats and stages takes in more than all tilings.
     for part in 0..<2 {
       var tiling = all[(turn * 2 + part) * 7 % all.count]
@@ -57,8 +70,28 @@ struct LinearChecks {
       }
       // A full workgroup of columns, or fewer, or several of them.
       let counts = columnCounts.filter { (tiling.columns == 1) == ($0 <= 2) || $0 == tiling.columns }
-      cuts.append(Cut(columnCount: counts[(turn + part) % counts.count], tiling: tiling))
+      let next = next(turn / 2 + part)
+      // Blocks of bytes are made of rows of one workgroup.
+      if next == .bytes { while tiling.groupRows % stage.rowsOfBlock != 0 { tiling.rows *= 2 } }
+      cuts.append(
+        Cut(
+          columnCount: counts[(turn + part) % counts.count], tiling: tiling, inputs: inputs(turn + part),
+          next: next))
     }
     return cuts
+  }
+}
+
+extension Stage {
+  /// Whether the stage's matrices are of several formats.
+  fileprivate var mixesFormats: Bool { Set(matrices.map(\.type)).count > 1 }
+
+  /// Rows of a product that make one block of 32 outputs.
+  fileprivate var rowsOfBlock: Int {
+    switch self {
+    case .gatedFeedForward: 64
+    case .residualProjection(let stage): stage.postNorm == nil ? 32 : 2
+    case .embed, .queryKeyValue, .attention, .logits: 2
+    }
   }
 }

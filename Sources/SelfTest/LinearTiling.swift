@@ -6,21 +6,27 @@ struct LinearTiling: Hashable {
   var split: Int
   var rows: Int
   var columns: Int
+  var unroll: Int
 
   /// Rows of a workgroup.
   var groupRows: Int { subgroups / split * rows }
 
-  var text: String { "tile \(groupRows)x\(columns), subgroups \(subgroups), split \(split), rows \(rows)" }
-
-  init(_ tiling: LinearKernel.Tiling) {
-    self.init(subgroups: tiling.subgroups, split: tiling.split, rows: tiling.rows, columns: tiling.columns)
+  var text: String {
+    "tile \(groupRows)x\(columns), subgroups \(subgroups), split \(split), rows \(rows), unroll \(unroll)"
   }
 
-  init(subgroups: Int, split: Int, rows: Int, columns: Int) {
+  init(_ tiling: LinearKernel.Tiling) {
+    self.init(
+      subgroups: tiling.subgroups, split: tiling.split, rows: tiling.rows, columns: tiling.columns,
+      unroll: tiling.unroll)
+  }
+
+  init(subgroups: Int, split: Int, rows: Int, columns: Int, unroll: Int) {
     self.subgroups = subgroups
     self.split = split
     self.rows = rows
     self.columns = columns
+    self.unroll = unroll
   }
 
   /// The same for the kernel, whose own choice is `chosen`.
@@ -30,6 +36,7 @@ struct LinearTiling: Hashable {
     tiling.split = split
     tiling.rows = rows
     tiling.columns = columns
+    tiling.unroll = unroll
     return tiling
   }
 
@@ -42,7 +49,9 @@ struct LinearTiling: Hashable {
         for split in [1, 2, 4, 8] where split <= subgroups {
           // Rows come in pairs, which stay in one workgroup.
           for rows in [1, 2, 4, 8, 16] where (2...32).contains(subgroups / split * rows) {
-            result.append(LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns))
+            let unroll = [1, 2, 4, 1][result.count % 4]
+            result.append(
+              LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll))
           }
         }
       }

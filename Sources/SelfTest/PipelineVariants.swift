@@ -18,7 +18,7 @@ struct PipelineVariants {
   let traits: DeviceTraits
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0), random($0), embed($0)] + linear($0) } + attention + outputs
+    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) } + attention + outputs
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
@@ -27,16 +27,18 @@ struct PipelineVariants {
       pushConstantBytes: MemoryLayout<RepackPush>.size, text: "")
   }
 
+  private func embed(_ type: TensorType) -> [PipelineVariant] {
+    ProductForm.allCases.map { next in
+      PipelineVariant(
+        shader: "embed.\(type.name)", specialization: [UInt32(traits.invocations(32)), next.rawValue],
+        pushConstantBytes: MemoryLayout<EmbedPush>.size, text: "to \(next)")
+    }
+  }
+
   private func random(_ type: TensorType) -> PipelineVariant {
     PipelineVariant(
       shader: "random", specialization: RandomKernel.specialization(type, traits: traits),
       pushConstantBytes: MemoryLayout<RandomPush>.size, text: type.name)
-  }
-
-  private func embed(_ type: TensorType) -> PipelineVariant {
-    PipelineVariant(
-      shader: "embed.\(type.name)", specialization: [UInt32(traits.invocations(64))],
-      pushConstantBytes: MemoryLayout<EmbedPush>.size, text: "")
   }
 
   private var outputs: [PipelineVariant] {
@@ -56,8 +58,20 @@ struct PipelineVariants {
     var hasNorm = false
     var hasBias = false
     var gathers = false
-    var activation = ACTIVATION_SILU
+    var activation = Activation.silu
     var text: String
+
+    /// Rows and columns of such matrices in models from 135 million to 70 billion weights.
+    var sizes: [(Int, Int)] {
+      let widths = [576, 2048, 4096, 8192]
+      let hidden = [1536, 8192, 14336, 28672]
+      return switch epilogue {
+      case .store: [(49152, 576), (128256, 2048), (128256, 4096), (128256, 8192)]
+      case .residual, .residualNorm: Array(zip(widths, widths)) + zip(widths, hidden)
+      case .gated: Array(zip(hidden.map { 2 * $0 }, widths))
+      case .queryKeyValue, .queryKeyValueNorm: Array(zip([960, 3072, 6144, 10240], widths))
+      }
+    }
   }
 
   private static let uses = [
@@ -66,54 +80,44 @@ struct PipelineVariants {
     Use(epilogue: .residual, hasBias: true, text: "residual bias"),
     Use(epilogue: .residualNorm, text: "residual post-norm"),
     Use(epilogue: .gated, hasNorm: true, text: "gated silu"),
-    Use(epilogue: .gated, hasNorm: true, activation: ACTIVATION_GELU_TANH, text: "gated gelu"),
+    Use(epilogue: .gated, hasNorm: true, activation: .geluTanh, text: "gated gelu"),
     Use(epilogue: .queryKeyValue, hasNorm: true, text: "qkv"),
     Use(epilogue: .queryKeyValue, hasNorm: true, hasBias: true, text: "qkv bias"),
     Use(epilogue: .queryKeyValueNorm, hasNorm: true, text: "qkv head norms"),
   ]
 
   private func linear(_ type: TensorType) -> [PipelineVariant] {
-    Self.uses.flatMap { use in
-      tilings.filter { isPlausible($0, type, use.epilogue) }.map { tiling in
-        PipelineVariant(
-          shader: "linear.\(type.name)",
-          specialization: [
-            UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.subgroups), UInt32(tiling.split),
-            UInt32(tiling.rows), UInt32(tiling.columns), use.epilogue.rawValue, use.hasNorm ? 1 : 0,
-            use.hasBias ? 1 : 0, use.gathers ? 1 : 0, use.activation,
-          ],
-          pushConstantBytes: MemoryLayout<LinearPush>.size, text: "\(use.text), \(tiling.text)")
-      }
-    }
+    let format = WeightFormat.of(type)
+    let forms: [ProductForm] = format.hasByteProducts ? [.floats, .bytes] : [.floats]
+    return forms.flatMap { form in Self.uses.flatMap { linear(format, form, $0) } }
   }
 
-  /// The results of `LinearKernel.tiling` for any matrix: rows are spread out first, then the inputs are split.
-  var tilings: [LinearTiling] {
-    [1, 2, 4, 8].flatMap { columns -> [LinearTiling] in
-      guard !traits.isCPU else {
-        return (columns == 1 ? [24, 16] : [16]).map { rows in
-          LinearTiling(subgroups: 1, split: 1, rows: rows, columns: columns)
+  /// The linear kernel of one use, cut as for the matrices that models have.
+  private func linear(_ format: WeightFormat, _ form: ProductForm, _ use: Use) -> [PipelineVariant] {
+    var seen: Set<PipelineVariant> = []
+    var result: [PipelineVariant] = []
+    let nexts: [ProductForm] =
+      switch use.epilogue {
+      case .residual, .residualNorm, .gated: [form]
+      case .store, .queryKeyValue, .queryKeyValueNorm: [.none]
+      }
+    for next in nexts {
+      for (rows, columns) in use.sizes where columns.isMultiple(of: format.repackBlock) {
+        let kernel = LinearKernel(
+          matrix: DeviceMatrix(format: format, rows: rows, columns: columns, planes: [], rowOffset: 0),
+          epilogue: use.epilogue, hasNorm: use.hasNorm, hasBias: use.hasBias, gathersOutputs: use.gathers,
+          activation: use.activation, inputs: form, next: next)
+        for columnCount in [1, 2, 4, 8] {
+          let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
+          let variant = PipelineVariant(
+            shader: kernel.shaderName, specialization: kernel.specialization(tiling, traits: traits),
+            pushConstantBytes: MemoryLayout<LinearPush>.size,
+            text: "\(use.text), \(form) to \(next), \(LinearTiling(tiling).text)")
+          if seen.insert(variant).inserted { result.append(variant) }
         }
       }
-      let cuts = [(4, 1), (2, 1), (1, 1), (1, 2), (1, 4), (1, 8)].filter { columns < 8 || $0.0 < 4 }
-      return cuts.map { rows, split in
-        var subgroups = max(traits.usualSubgroups, split)
-        while subgroups / split * rows < 2 { subgroups *= 2 }
-        return LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns)
-      }
-    }.filter { $0.subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations }
-  }
-
-  /// Whether models have matrices that are cut so: inputs are split only where they are many and rows are few.
-  private func isPlausible(_ tiling: LinearTiling, _ type: TensorType, _ epilogue: LinearKernel.Epilogue)
-    -> Bool
-  {
-    guard tiling.split > 1 else { return true }
-    let leastColumns = tiling.split * WeightFormat.of(type).chunk * traits.subgroupSize
-    let mostRows = 2 * traits.wantedSubgroups / tiling.split
-    // Only projections back into the residual stream have far more columns than rows.
-    let mostColumnsPerRow = epilogue == .residual || epilogue == .residualNorm ? 8 : 2
-    return leastColumns < mostColumnsPerRow * mostRows
+    }
+    return result
   }
 
   // MARK: Attention
@@ -139,13 +143,37 @@ struct PipelineVariants {
           specialization: [
             UInt32(kernel.threads), UInt32(kernel.heads.headSize), UInt32(kernel.group),
             UInt32(kernel.tileRows),
-            UInt32(kernel.splits),
+            UInt32(kernel.splits), kernel.next.rawValue,
           ],
           pushConstantBytes: MemoryLayout<AttentionPush>.size,
           text:
             "head \(kernel.heads.headSize), tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), "
             + "splits \(kernel.splits)")
       })
-    return variants.sorted { $0.specialization.lexicographicallyPrecedes($1.specialization) }
+    return variants.union(decodeAttention).sorted {
+      $0.specialization.lexicographicallyPrecedes($1.specialization)
+    }
+  }
+
+  private var decodeAttention: Set<PipelineVariant> {
+    var variants: Set<PipelineVariant> = []
+    for headSize in [64, 80, 96, 128, 256] {
+      for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
+        for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes)]
+        where headSize % 32 == 0 || next == .floats {
+          let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          guard
+            let kernel = AttentionDecodeKernel(
+              heads: heads, tokenCount: tokenCount, next: next, traits: traits)
+          else { continue }
+          variants.insert(
+            PipelineVariant(
+              shader: "attention_decode", specialization: kernel.specialization(traits),
+              pushConstantBytes: MemoryLayout<AttentionPush>.size,
+              text: "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups)"))
+        }
+      }
+    }
+    return variants
   }
 }

@@ -46,7 +46,7 @@ struct RandomChecks {
     push.outputs = outputs.address
     push.output_stride = UInt32(stride)
     try bench.check(name, image: image) { commands in
-      try EmbedKernel(table: table, scale: 1).record(
+      try EmbedKernel(table: table, scale: 1, next: .none).record(
         commands, push: push, rowCount: Self.rows, cache: bench.cache, traits: bench.traits)
     } compare: { outcome in
       let rows = (0..<Self.rows).map { row in

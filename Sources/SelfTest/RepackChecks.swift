@@ -121,7 +121,13 @@ struct RepackChecks {
       })
     let stride = activationStride(matrix.columns)
     let outputs = image.addPoisoned(tokens.count * stride)
+    let form = ProductForm.allCases[matrix.rows % 3]
+    let left = NextOutputs(
+      form: form, width: matrix.columns, rowCount: tokens.count,
+      squareCount: form == .none ? 0 : matrix.columns / 32, norm: random.normals(matrix.columns),
+      image: &image)
     var push = EmbedPush()
+    push.next = left.arguments
     push.step = step.address
     push.last_tokens = image.add(lastTokens).address
     push.outputs = outputs.address
@@ -129,7 +135,7 @@ struct RepackChecks {
     let scale = Float.random(in: 0.5...2, using: &random)
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
-      try EmbedKernel(table: matrix, scale: scale).record(
+      try EmbedKernel(table: matrix, scale: scale, next: form).record(
         commands, push: push, rowCount: tokens.count + 3, cache: bench.cache, traits: bench.traits)
     } compare: { outcome in
       var found: [Double] = []
@@ -141,6 +147,7 @@ struct RepackChecks {
         }
       }
       return [Comparison(found: found, expected: expected, tolerance: 1e-6)]
+        + left.comparisons(expected, &outcome, tolerance: 2e-6)
     }
   }
 }

@@ -36,8 +36,6 @@ final class TestBench {
   let cache: KernelCache
   let traits: DeviceTraits
   let seed: UInt64
-  /// How the linear kernel has cut its work where it was left to it.
-  var chosenTilings: Set<LinearTiling> = []
   private(set) var checkCount = 0
   private(set) var failures: [SelfTestResult] = []
 

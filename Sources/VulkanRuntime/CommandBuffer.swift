@@ -22,7 +22,7 @@ package final class CommandBuffer: @unchecked Sendable {
   private var failure: VulkanError?
   private var boundPipeline: Pipeline?
   private var used: [ObjectIdentifier: AnyObject] = [:]
-  /// Called before and after each `barrier()` is recorded: for time stamps between dispatches that others record.
+  /// Called before and after each barrier on the device is recorded: for time stamps between dispatches that others record.
   package var onBarrier: (() -> Void)?
 
   init(context: DeviceContext, queue: Queue, reusable: Bool) throws(VulkanError) {
@@ -156,6 +156,18 @@ package final class CommandBuffer: @unchecked Sendable {
     recordBarrier(
       from: (stages | VK_PIPELINE_STAGE_2_HOST_BIT, deviceWrites | VK_ACCESS_2_HOST_WRITE_BIT),
       to: (stages, deviceWrites | reads))
+  }
+
+  /// Orders dispatches before it before dispatches after it, and nothing else: the cheapest barrier there is.
+  package func dispatchBarrier() {
+    onBarrier?()
+    defer { onBarrier?() }
+    recordBarrier(
+      from: (VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT),
+      to: (
+        VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+        VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT
+      ))
   }
 
   /// Makes the device's writes before it visible to the host, once a semaphore signalled after it has been waited for.

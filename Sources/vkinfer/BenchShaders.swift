@@ -54,7 +54,7 @@ struct BenchShaders: ParsableCommand {
   private var reportColumns: [Report.Column] {
     [
       Report.Column(key: "shape", title: "shape", width: 16, isHidden: true),
-      Report.Column(key: "kernel", title: "kernel", width: tilings ? 88 : 52),
+      Report.Column(key: "kernel", title: "kernel", width: tilings ? 98 : 52),
       Report.Column(key: "type", title: "type", width: 6),
       Report.Column(key: "columns", title: "columns", width: 7),
       Report.Column(key: "microseconds", title: "us", width: 10),

@@ -11,6 +11,9 @@
 #define U32 uint
 #define F32 float
 // The weight format's file says what its planes are made of.
+#ifndef INPUTS
+#define INPUTS Floats4
+#endif
 #ifndef PLANE0
 #define PLANE0 Quads
 #endif
@@ -42,6 +45,12 @@
 #define EPILOGUE_QKV_NORM 4u         // the same with per-head norms of queries and keys
 #define EPILOGUE_RESIDUAL_NORM 5u    // output += norm(value): the norm spans all rows of a column
 
+// What a stage leaves for the product that reads its outputs (specialization constant): see "Product inputs" in
+// ARCHITECTURE.md.
+#define NEXT_NONE 0u
+#define NEXT_FLOATS 1u               // float32 in activation layout
+#define NEXT_BYTES 2u                // blocks of 32 signed bytes with a scale
+
 #define ACTIVATION_SILU 0u
 #define ACTIVATION_GELU_TANH 1u
 
@@ -70,11 +79,12 @@ struct AttentionTile {
   U32 reserved;
 };
 
-// Arguments of the linear kernel: output = epilogue(weights * norm(input)).
+// Arguments of the linear kernel: output = epilogue(weights * input / rms).
 struct LinearPush {
   STRUCT(WeightPlanes) weights;
-  GPU_POINTER(Floats4) inputs;      // activation layout, [row][input_stride]
-  GPU_POINTER(Floats4) norm;       // norm weight in activation layout
+  GPU_POINTER(INPUTS) inputs;      // product inputs: float32 in activation layout, or the bytes of blocks
+  GPU_POINTER(Pairs) input_scales; // of blocks of bytes: scale and scaled sum, two floats
+  GPU_POINTER(FloatsIn) squares;   // [row][square_count]: parts of the sum of squares that the input norm needs
   GPU_POINTER(FloatsOut) outputs;
   GPU_POINTER(FloatsIn) bias;      // [rows]
   GPU_POINTER(Step) step;
@@ -82,14 +92,25 @@ struct LinearPush {
   U32 columns;                     // inputs of a row (K)
   U32 rows;                        // outputs (of this matrix)
   U32 row_offset;                  // of this matrix's row 0 in the stage's stacked outputs
-  U32 input_stride;                // floats between rows of `inputs`
   U32 output_stride;               // floats between rows of `outputs`
+  U32 square_count;
   F32 epsilon;                     // of the input norm
   F32 softcap;                     // 0 for none
 };
 
+// Where a stage leaves the inputs of the product that comes next.
+struct NextInputs {
+  GPU_POINTER(WordsOut) values;    // float32 in activation layout, or the bytes of blocks: [row][padded width]
+  GPU_POINTER(FloatsOut) scales;   // of blocks of bytes: scale and scaled sum
+  GPU_POINTER(FloatsOut) squares;  // [row][count]: parts of the sum of squares of the residual stream
+  GPU_POINTER(FloatsIn) norm;      // weight of the next norm, in activation layout
+  U32 width;                       // inputs of a row, padded to whole kilo-inputs
+  U32 reserved;
+};
+
 // What only some epilogues need: lies in device memory, read late.
 struct LinearExtrasData {
+  STRUCT(NextInputs) next;
   GPU_POINTER(WordsOut) keys;          // the layer's K pages
   GPU_POINTER(WordsOut) values;        // the layer's V pages
   GPU_POINTER(Words) block_tables;     // [sequence][table_stride] page numbers
@@ -99,6 +120,7 @@ struct LinearExtrasData {
   GPU_POINTER(FloatsShared) scratch;   // values waiting for a norm
   GPU_POINTER(Counters) counters;      // workgroups done, 0 between dispatches
   GPU_POINTER(FloatsIn) post_norm;     // activation layout
+  GPU_POINTER(WordsOut) best;          // [output][workgroup]: largest logit of a workgroup's rows, and its row
   U32 table_stride;
   U32 head_count;
   U32 kv_head_count;
@@ -111,7 +133,8 @@ struct LinearExtrasData {
 
 struct EmbedPush {
   STRUCT(WeightPlanes) weights;
-  GPU_POINTER(FloatsOut) outputs;   // activation layout
+  STRUCT(NextInputs) next;
+  GPU_POINTER(FloatsOut) outputs;   // the residual stream, activation layout
   GPU_POINTER(Step) step;
   GPU_POINTER(Words) last_tokens;  // [sequence]
   U32 columns;
@@ -164,13 +187,14 @@ struct AttentionPush {
   GPU_POINTER(Words) block_tables;
   GPU_POINTER(Step) step;
   GPU_POINTER(Tiles) tiles;
-  GPU_POINTER(FloatsOut) outputs;       // activation layout, [row][output_stride]
+  GPU_POINTER(WordsOut) outputs;        // product inputs of the output projection: [row][output_width]
+  GPU_POINTER(FloatsOut) output_scales; // of blocks of bytes
   GPU_POINTER(FloatsShared) partials;  // split results
   GPU_POINTER(Counters) counters;
   U32 table_stride;
   U32 head_count;
   U32 kv_head_count;
-  U32 output_stride;
+  U32 output_width;                    // padded
   U32 window;                          // 0: none
   F32 scale;
   F32 softcap;                         // 0: none
@@ -199,8 +223,10 @@ struct SamplePush {
   GPU_POINTER(WordsShared) counts;     // [sequence][vocabulary]: times generated, top bit: in the prompt
   GPU_POINTER(WordsOut) last_tokens;   // [sequence]
   GPU_POINTER(WordsOut) results;       // [output] token ids (sample) or log-probabilities as bits (score)
+  GPU_POINTER(Pairs) best;             // [output][best_count] largest logits and their tokens
   U32 vocabulary;
   U32 logits_stride;
+  U32 best_count;
 };
 
 #endif

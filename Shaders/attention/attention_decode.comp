@@ -1,0 +1,251 @@
+#version 460
+// Causal attention of one token over a paged KV cache, at the speed of memory.
+//
+// A workgroup takes one token and the query heads of one kv head. Its subgroups walk over the cache on their own, a
+// subgroup's worth of positions a round, each with a running softmax in registers: no barrier until the end. Lanes
+// are positions for the scores (a key octet of neighbouring positions is contiguous), and octets of value elements
+// for the sums. With SPLITS > 1 several workgroups share the positions, and the last one done joins their results.
+#extension GL_KHR_shader_subgroup_shuffle : require
+#include "common/types.glsl"
+#include "common/blocks.glsl"
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint SUBGROUPS = 8;
+layout(constant_id = 2) const uint SUBGROUP_SIZE = 32;
+layout(constant_id = 3) const uint HEAD_SIZE = 64;
+layout(constant_id = 4) const uint GROUP = 1;  // query heads of one kv head that a workgroup takes
+layout(constant_id = 5) const uint SPLITS = 1;
+layout(constant_id = 6) const uint NEXT = NEXT_FLOATS;
+layout(constant_id = 7) const uint PARALLEL = 1;  // positions whose values a subgroup takes at a time
+layout(constant_id = 8) const uint BATCH = 2;     // key octets whose loads are under way at once
+
+layout(push_constant) uniform Push { AttentionPush push; };
+
+const uint OCTETS = HEAD_SIZE / 8;
+const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
+const uint PARTIAL = HEAD_SIZE + 2;  // a split's sums, maximum and weight
+const float MASKED = -3.0e38;
+
+shared vec4 queries[GROUP * HEAD_SIZE / 4];
+shared float sums[SUBGROUPS * GROUP * HEAD_SIZE];
+shared vec2 state[SUBGROUPS * GROUP];  // maximum and weight
+shared uint ticket;
+
+vec4 low_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.x), unpackHalf2x16(octet.y)); }
+vec4 high_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.z), unpackHalf2x16(octet.w)); }
+
+// The outputs of the workgroup's heads, `sums[q * HEAD_SIZE + d]` where the next product wants blocks of bytes.
+void store_output(uint row, uint first_head, uint i, float value) {
+  if (NEXT == NEXT_FLOATS) {
+    push.outputs.at[row * push.output_width + activation_index(first_head * HEAD_SIZE + i)] = floatBitsToUint(value);
+  } else {
+    sums[i] = value;
+  }
+}
+
+void store_output_blocks(uint row, uint first_head, uint heads_here) {
+  if (NEXT != NEXT_BYTES) return;
+  barrier();
+  for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 32; block += gl_WorkGroupSize.x) {
+    float values[32];
+    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = sums[block * 32 + i];
+    store_block(
+        push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 32 + block, values);
+  }
+}
+
+void main() {
+  uint thread = gl_LocalInvocationIndex;
+  uint lane = gl_SubgroupInvocationID;
+  if (gl_WorkGroupID.x >= push.step.tile_count) return;
+  AttentionTile tile = push.tiles.at[gl_WorkGroupID.x];
+  uint heads_per_kv = push.head_count / push.kv_head_count;
+  uint groups_per_kv = (heads_per_kv + GROUP - 1) / GROUP;
+  uint kv_head = gl_WorkGroupID.y / groups_per_kv;
+  uint first_in_kv = gl_WorkGroupID.y % groups_per_kv * GROUP;
+  uint heads_here = min(GROUP, heads_per_kv - first_in_kv);
+  uint first_head = kv_head * heads_per_kv + first_in_kv;
+  uint row = tile.first_row;
+
+  uint own_position = push.step.rows[row].position;
+  uint end = own_position + 1;
+  uint first_seen = push.window == 0 || own_position < push.window ? 0 : own_position - push.window + 1;
+  uint begin = first_seen - first_seen % KV_PAGE_TOKENS;
+  uint rounds = (end - begin + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;
+  uint active_splits = min(SPLITS, (rounds + SUBGROUPS - 1) / SUBGROUPS);
+  if (gl_WorkGroupID.z >= active_splits) return;
+
+  for (uint i = thread; i < GROUP * HEAD_SIZE / 4; i += gl_WorkGroupSize.x) {
+    vec4 query = vec4(0);
+    if (i / (HEAD_SIZE / 4) < heads_here) {
+      uint at = (row * push.head_count + first_head) * HEAD_SIZE + 4 * i;
+      query = vec4(push.queries.at[at], push.queries.at[at + 1], push.queries.at[at + 2], push.queries.at[at + 3]);
+    }
+    queries[i] = query * push.scale;
+  }
+  uint octet = lane % OCTETS;
+  uint phase = PARALLEL > 1 ? lane / OCTETS : 0;
+  vec4 low[GROUP * OWN];
+  vec4 high[GROUP * OWN];
+  float maxima[GROUP];
+  float weights[GROUP];
+  [[unroll]] for (uint i = 0; i < GROUP * OWN; i++) low[i] = high[i] = vec4(0);
+  [[unroll]] for (uint q = 0; q < GROUP; q++) {
+    maxima[q] = MASKED;
+    weights[q] = 0;
+  }
+  uint table = tile.sequence * push.table_stride;
+  barrier();
+
+  for (uint round = gl_WorkGroupID.z * SUBGROUPS + gl_SubgroupID; round < rounds; round += active_splits * SUBGROUPS) {
+    uint position = begin + round * SUBGROUP_SIZE + lane;
+    uint readable = min(position, end - 1);
+    uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
+    uint slot = readable % KV_PAGE_TOKENS;
+    float scores[GROUP];
+    [[unroll]] for (uint q = 0; q < GROUP; q++) scores[q] = 0;
+    uint first_key = page * OCTETS * KV_PAGE_TOKENS + slot;
+    for (uint d = 0; d < OCTETS; d += BATCH) {
+      uvec4 packed[BATCH];
+      [[unroll]] for (uint i = 0; i < BATCH; i++) packed[i] = push.keys.at[first_key + (d + i) * KV_PAGE_TOKENS];
+      [[unroll]] for (uint i = 0; i < BATCH; i++) {
+        vec4 key_low = low_half(packed[i]);
+        vec4 key_high = high_half(packed[i]);
+        [[unroll]] for (uint q = 0; q < GROUP; q++) {
+          uint at = q * (HEAD_SIZE / 4) + (d + i) * 2;
+          scores[q] += dot(key_low, queries[at]) + dot(key_high, queries[at + 1]);
+        }
+      }
+    }
+    bool seen = position < end && position >= first_seen;
+    [[unroll]] for (uint q = 0; q < GROUP; q++) {
+      float score = scores[q];
+      if (push.softcap != 0) score = push.softcap * tanh(clamp(score / push.softcap, -15.0, 15.0));
+      score = seen ? score : MASKED;
+      float maximum = max(maxima[q], subgroupMax(score));
+      float factor = exp(maxima[q] - maximum);
+      scores[q] = seen ? exp(score - maximum) : 0.0;
+      maxima[q] = maximum;
+      weights[q] = fma(weights[q], factor, scores[q]);
+      [[unroll]] for (uint o = 0; o < OWN; o++) {
+        low[q * OWN + o] *= factor;
+        high[q * OWN + o] *= factor;
+      }
+    }
+    uint first_value = (page * KV_PAGE_TOKENS + slot) * OCTETS;
+    for (uint i = 0; i < SUBGROUP_SIZE; i += 4 * PARALLEL) {
+      uvec4 packed[4 * OWN];
+      [[unroll]] for (uint u = 0; u < 4; u++) {
+        uint source = min(i + u * PARALLEL + phase, SUBGROUP_SIZE - 1);
+        uint at = subgroupShuffle(first_value, source);
+        [[unroll]] for (uint o = 0; o < OWN; o++) {
+          uint mine = OWN == 1 ? octet : lane + o * SUBGROUP_SIZE;
+          packed[u * OWN + o] = push.values.at[at + min(mine, OCTETS - 1)];
+        }
+      }
+      [[unroll]] for (uint u = 0; u < 4; u++) {
+        uint source = i + u * PARALLEL + phase;
+        [[unroll]] for (uint q = 0; q < GROUP; q++) {
+          float p = subgroupShuffle(scores[q], min(source, SUBGROUP_SIZE - 1));
+          if (source >= SUBGROUP_SIZE) p = 0;
+          [[unroll]] for (uint o = 0; o < OWN; o++) {
+            low[q * OWN + o] = fma(vec4(p), low_half(packed[u * OWN + o]), low[q * OWN + o]);
+            high[q * OWN + o] = fma(vec4(p), high_half(packed[u * OWN + o]), high[q * OWN + o]);
+          }
+        }
+      }
+    }
+  }
+
+  // Phases meet in the subgroup, subgroups in shared memory.
+  [[unroll]] for (uint q = 0; q < GROUP; q++) {
+    [[unroll]] for (uint o = 0; o < OWN; o++) {
+      vec4 sum_low = low[q * OWN + o];
+      vec4 sum_high = high[q * OWN + o];
+      if (PARALLEL > 1) {
+        for (uint distance = OCTETS; distance < SUBGROUP_SIZE; distance *= 2) {
+          sum_low += subgroupShuffleXor(sum_low, distance);
+          sum_high += subgroupShuffleXor(sum_high, distance);
+        }
+      }
+      uint mine = OWN == 1 ? lane : lane + o * SUBGROUP_SIZE;
+      if (mine < OCTETS) {
+        uint at = (gl_SubgroupID * GROUP + q) * HEAD_SIZE + 8 * mine;
+        [[unroll]] for (uint i = 0; i < 4; i++) {
+          sums[at + i] = sum_low[i];
+          sums[at + 4 + i] = sum_high[i];
+        }
+      }
+    }
+    float weight = subgroupAdd(weights[q]);
+    if (lane == 0) state[gl_SubgroupID * GROUP + q] = vec2(maxima[q], weight);
+  }
+  barrier();
+  const uint OUTPUTS = GROUP * HEAD_SIZE;
+  const uint EACH = (OUTPUTS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
+  float joined[EACH];
+  [[unroll]] for (uint e = 0; e < EACH; e++) {
+    uint i = thread + e * gl_WorkGroupSize.x;
+    uint q = min(i / HEAD_SIZE, GROUP - 1);
+    float maximum = MASKED;
+    [[unroll]] for (uint s = 0; s < SUBGROUPS; s++) maximum = max(maximum, state[s * GROUP + q].x);
+    float sum = 0;
+    float weight = 0;
+    [[unroll]] for (uint s = 0; s < SUBGROUPS; s++) {
+      float factor = exp(state[s * GROUP + q].x - maximum);
+      sum = fma(factor, sums[min(s * OUTPUTS + i, SUBGROUPS * OUTPUTS - 1)], sum);
+      weight = fma(factor, state[s * GROUP + q].y, weight);
+    }
+    if (active_splits == 1) {
+      joined[e] = sum / weight;
+    } else {
+      joined[e] = sum;
+      uint partial = ((row * push.head_count + first_head + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
+      if (i < OUTPUTS && i % HEAD_SIZE == 0 && q < heads_here) {
+        push.partials.at[partial + HEAD_SIZE] = maximum;
+        push.partials.at[partial + HEAD_SIZE + 1] = weight;
+      }
+    }
+  }
+  barrier();
+  [[unroll]] for (uint e = 0; e < EACH; e++) {
+    uint i = thread + e * gl_WorkGroupSize.x;
+    uint q = i / HEAD_SIZE;
+    if (i >= OUTPUTS || q >= heads_here) continue;
+    if (active_splits == 1) {
+      store_output(row, first_head, i, joined[e]);
+    } else {
+      uint partial = ((row * push.head_count + first_head + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
+      push.partials.at[partial + i % HEAD_SIZE] = joined[e];
+    }
+  }
+  if (active_splits == 1) {
+    store_output_blocks(row, first_head, heads_here);
+    return;
+  }
+
+  memoryBarrierBuffer();
+  barrier();
+  if (thread == 0) {
+    uint counter = gl_WorkGroupID.x * gl_NumWorkGroups.y + gl_WorkGroupID.y;
+    ticket = atomicAdd(push.counters.at[counter], 1);
+    if (ticket == active_splits - 1) push.counters.at[counter] = 0;
+  }
+  barrier();
+  memoryBarrierBuffer();
+  if (ticket != active_splits - 1) return;
+  for (uint i = thread; i < heads_here * HEAD_SIZE; i += gl_WorkGroupSize.x) {
+    uint base = (row * push.head_count + first_head + i / HEAD_SIZE) * SPLITS * PARTIAL;
+    float maximum = MASKED;
+    for (uint s = 0; s < active_splits; s++) maximum = max(maximum, push.partials.at[base + s * PARTIAL + HEAD_SIZE]);
+    float sum = 0;
+    float weight = 0;
+    for (uint s = 0; s < active_splits; s++) {
+      float factor = exp(push.partials.at[base + s * PARTIAL + HEAD_SIZE] - maximum);
+      sum = fma(factor, push.partials.at[base + s * PARTIAL + i % HEAD_SIZE], sum);
+      weight = fma(factor, push.partials.at[base + s * PARTIAL + HEAD_SIZE + 1], weight);
+    }
+    store_output(row, first_head, i, sum / weight);
+  }
+  store_output_blocks(row, first_head, heads_here);
+}

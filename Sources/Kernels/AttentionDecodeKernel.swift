@@ -1,0 +1,73 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// Attention of single tokens over the paged KV cache (Shaders/attention/attention_decode.comp).
+package struct AttentionDecodeKernel: Sendable, Hashable {
+  package var heads: HeadLayout
+  /// Query heads of one kv head that a workgroup takes.
+  package var group: Int
+  /// Workgroups that may share the positions of one token.
+  package var splits: Int
+  package var subgroups: Int
+  /// How the output projection wants its inputs.
+  package var next: ProductForm
+
+  /// Nil where a device cannot run it: attention.comp does.
+  ///
+  /// - Parameter tokenCount: tokens of the step, each of a sequence of its own.
+  package init?(heads: HeadLayout, tokenCount: Int, next: ProductForm = .floats, traits: DeviceTraits) {
+    guard traits.canShuffle, !traits.isCPU else { return nil }
+    self.init(heads: heads, tokenCount: tokenCount, next: next, anyDevice: traits)
+  }
+
+  /// The same where it runs but is not the fastest, for tests.
+  package init(heads: HeadLayout, tokenCount: Int, next: ProductForm, anyDevice traits: DeviceTraits) {
+    self.heads = heads
+    self.next = next
+    let headsPerKV = heads.headCount / heads.kvHeadCount
+    group = min(headsPerKV, 8)
+    subgroups = max(1, min(16, traits.maxWorkgroupInvocations / traits.subgroupSize))
+    splits = 1
+    // Sums and running softmaxes live in registers and meet in shared memory.
+    while sharedBytes > min(traits.sharedMemory, 48 << 10), subgroups > 4 { subgroups /= 2 }
+    while sharedBytes > traits.sharedMemory, group > 1 { group = (group + 1) / 2 }
+    while sharedBytes > traits.sharedMemory, subgroups > 1 { subgroups /= 2 }
+    let wanted = max(1, traits.wantedSubgroups / 16)
+    splits = max(1, min(32, wanted / (tokenCount * headGroups)))
+  }
+
+  private var sharedBytes: Int {
+    4 * (group * heads.headSize * (1 + subgroups) + 2 * subgroups * group + 1)
+  }
+
+  /// Workgroups along y: every kv head, and every group of its query heads.
+  package var headGroups: Int {
+    heads.kvHeadCount * ((heads.headCount / heads.kvHeadCount + group - 1) / group)
+  }
+
+  /// Floats that splits of `tokenCount` tokens leave for the last workgroup.
+  package func partialCount(tokenCount: Int) -> Int {
+    splits == 1 ? 0 : tokenCount * heads.headCount * splits * (heads.headSize + 2)
+  }
+
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    let octets = heads.headSize / 8
+    let isPower = octets & (octets - 1) == 0
+    return [
+      UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(traits.subgroupSize),
+      UInt32(heads.headSize), UInt32(group), UInt32(splits), next.rawValue,
+      UInt32(isPower && octets <= traits.subgroupSize ? traits.subgroupSize / octets : 1),
+      octets % 8 == 0 ? 8 : 2,
+    ]
+  }
+
+  package func record(
+    _ commands: CommandBuffer, push: AttentionPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    let pipeline = try cache.pipeline(
+      "attention_decode", specialization: specialization(traits),
+      pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
+    commands.dispatch(pipeline, pushConstants: push, groups: (tokenCount, headGroups, splits))
+  }
+}
