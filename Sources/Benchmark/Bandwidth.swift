@@ -24,7 +24,8 @@ package struct Bandwidth {
 
   /// Ways to cut a transfer, of which the fastest counts.
   var variants: [Variant] {
-    let sizes = benchmark.traits.isCPU ? [(32, 4), (32, 16)] : [(256, 4), (256, 8), (256, 16), (512, 8)]
+    let sizes =
+      benchmark.traits.isCPU ? [(8, 16), (8, 64), (32, 16)] : [(256, 4), (256, 8), (256, 16), (512, 8)]
     return sizes.map { Variant(threads: benchmark.traits.invocations($0), loads: $1) }
   }
 

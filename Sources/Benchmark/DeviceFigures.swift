@@ -79,7 +79,8 @@ package struct DeviceFigures {
     for groups in [1, 128, 1024] {
       for dependent in [true, false] {
         let name =
-          "dispatch of \(groups) workgroups, " + (dependent ? "barrier behind each" : "no barriers between")
+          "dispatch of \(groups) workgroup\(groups == 1 ? "" : "s"), "
+          + (dependent ? "barrier behind each" : "no barriers between")
         guard wants(name) else { continue }
         let (pipeline, memory) = try idleKernel(dispatches: dependent ? 1 : Self.chain, groups: groups)
         let seconds = try benchmark.time(repetitions: repetitions, keepAlive: [memory]) { commands in

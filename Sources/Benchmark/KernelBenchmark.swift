@@ -170,7 +170,7 @@ package struct KernelBenchmark {
     filtered.top_p = 0.95
     let kinds = [
       ("greedy", SampleParameters.greedy(sequence: 0, position: 1)),
-      ("temperature 0.8, top-k 40, top-p 0.95", filtered),
+      ("t 0.8, top-k 40, top-p 0.95", filtered),
     ]
     for (kind, parameters) in kinds {
       let name = "sampling of \(program.vocabularySize), \(kind)"

@@ -36,7 +36,10 @@ struct TilingComparison {
     }
     _ = try time(products, tiling: nil, repetitions: 1, isWarm: false)
     let timed = try compiled.map { tiling in
-      (name: Self.name(tiling), timing: try time(products, tiling: tiling, repetitions: repetitions, isWarm: true))
+      (
+        name: Self.name(tiling),
+        timing: try time(products, tiling: tiling, repetitions: repetitions, isWarm: true)
+      )
     }
     let fastest = timed.sorted { $0.timing.seconds.median < $1.timing.seconds.median }.prefix(best)
     return [(name: "default: " + Self.name(standard), timing: `default`)] + fastest
@@ -67,16 +70,18 @@ struct TilingComparison {
       seconds: timing.seconds.map { $0 / Double(stages.count) }, pipelines: timing.pipelines)
   }
 
-  /// Every tiling of up to 32 subgroups whose sums a subgroup can hold in registers.
-  private func candidates(like standard: LinearKernel.Tiling, _ kernel: LinearKernel) -> [LinearKernel.Tiling] {
+  /// Every tiling of up to 32 subgroups (4 on a CPU, which has no use for more) whose sums a subgroup can hold in
+  /// registers, with as many columns as the default or half of them.
+  private func candidates(like standard: LinearKernel.Tiling, _ kernel: LinearKernel) -> [LinearKernel.Tiling]
+  {
     let traits = subject.benchmark.traits
     let mostRows = kernel.epilogue == .queryKeyValueNorm ? 16 : 64
     var result: [LinearKernel.Tiling] = []
-    for columns in [1, 2, 4, 8] where columns <= standard.columns {
-      for subgroups in [1, 2, 4, 8, 16, 32]
+    for columns in Set([standard.columns, max(1, standard.columns / 2)]) {
+      for subgroups in traits.isCPU ? [1, 2, 4] : [1, 2, 4, 8, 16, 32]
       where subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations {
         for split in [1, 2, 4, 8] where split <= subgroups {
-          for rows in [1, 2, 4, 8, 16, 24] where rows * columns <= (traits.isCPU ? 128 : 32) {
+          for rows in [1, 2, 4, 8, 16, 24] where rows * columns <= (traits.isCPU ? 96 : 32) {
             for unroll in [1, 2, 4, 8] where unroll * rows <= (columns > 2 ? 8 : 16) {
               let tiling = LinearKernel.Tiling(
                 subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
@@ -95,6 +100,7 @@ struct TilingComparison {
   }
 
   private static func name(_ tiling: LinearKernel.Tiling) -> String {
-    "subgroups \(tiling.subgroups), split \(tiling.split), rows \(tiling.rows), columns \(tiling.columns), unroll \(tiling.unroll)"
+    "subgroups \(tiling.subgroups), split \(tiling.split), rows \(tiling.rows), columns \(tiling.columns), "
+      + "unroll \(tiling.unroll)"
   }
 }

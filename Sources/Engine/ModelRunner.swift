@@ -91,9 +91,9 @@ package final class ModelRunner {
   package struct StageTime: Sendable {
     /// The stage's index in the Program; nil is sampling.
     package var stage: Int?
-    /// From the end of the barrier before to the end of its last dispatch.
+    /// From the end of the barrier before to the end of its last dispatch, without barriers in between.
     package var microseconds: Double
-    /// From there to the end of the barrier behind it.
+    /// What its barriers took: from the end of a dispatch before one to the end of that barrier.
     package var idleMicroseconds: Double
   }
 
@@ -126,9 +126,9 @@ package final class ModelRunner {
       // A stage without a barrier of its own runs beside the next one, whose time is that of both.
       guard count - start > 2 else { return StageTime(stage: stage, microseconds: 0, idleMicroseconds: 0) }
       defer { start = count - 1 }
+      let idle = stride(from: start + 1, to: count - 1, by: 2).reduce(0) { $0 + stamps[$1 + 1] - stamps[$1] }
       return StageTime(
-        stage: stage, microseconds: stamps[count - 2] - stamps[start],
-        idleMicroseconds: stamps[count - 1] - stamps[count - 2])
+        stage: stage, microseconds: stamps[count - 1] - stamps[start] - idle, idleMicroseconds: idle)
     }
   }
 

@@ -6,6 +6,10 @@ import ModelFiles
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure prompt and decode speed, or single kernels.",
+    discussion: """
+      Without a subcommand it is `model`, as in: vkinfer bench --shape llama-3.1-8b --type f16,q4_k --batch 1,8. See \
+      `vkinfer help bench model` for its options.
+      """,
     subcommands: [BenchModel.self, BenchShaders.self], defaultSubcommand: BenchModel.self)
 }
 
@@ -64,22 +68,23 @@ extension CountList: ExpressibleByArgument {
 }
 
 /// A list of weight formats as an option gives it: "f16,q4_k".
-struct FormatList: ExpressibleByArgument {
+struct FormatList: CustomStringConvertible {
   var types: [TensorType]
 
   init(_ types: [TensorType]) {
     self.types = types
   }
 
-  init?(argument: String) {
-    types = []
-    for name in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let type = TensorType.allCases.first(where: { $0.name == name }) else { return nil }
-      types.append(type)
+  init(text: String) throws {
+    types = try text.split(separator: ",", omittingEmptySubsequences: false).map { name in
+      guard let type = TensorType.allCases.first(where: { $0.name == name }) else {
+        throw ValidationError("weight format \"\(name)\" is not known; known are \(Self.known)")
+      }
+      return type
     }
   }
 
-  var defaultValueDescription: String { types.map(\.name).joined(separator: ",") }
+  var description: String { types.map(\.name).joined(separator: ",") }
 
   /// Every format there is.
   static var known: String { TensorType.allCases.map(\.name).joined(separator: ", ") }

@@ -27,7 +27,9 @@ struct BenchModel: ParsableCommand {
   @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
   var shape: String?
 
-  @Option(help: ArgumentHelp("The formats of the random weights, as a list.", valueName: "types"))
+  @Option(
+    help: ArgumentHelp("The formats of the random weights, as a list.", valueName: "types"),
+    transform: FormatList.init(text:))
   var type = FormatList([.q4_k])
 
   @Option(help: ArgumentHelp("Tokens of the prompts, as a list; 0 is none.", valueName: "counts"))
@@ -92,6 +94,8 @@ struct BenchModel: ParsableCommand {
   ]
 
   func run() throws {
+    // What is wrong with them is said before anything is measured.
+    let subjects = try subjects()
     let benchmark = try common.open()
     let report = Report(style: common.style, columns: Self.columns)
     let plans = Report(style: common.style, columns: Self.planColumns)
@@ -104,8 +108,7 @@ struct BenchModel: ParsableCommand {
       "device   \(benchmark.name), a kernel reads \(Format.decimal(bandwidth.median / 1e9, 1)) GB/s")
     var models: [JSON] = []
     var variants = VariantNotes()
-    for subject in subjects {
-      let model = try subject()
+    for model in subjects {
       let subject = try load(model, on: benchmark, progress: progress)
       progress.clear()
       try report.note(
@@ -133,10 +136,11 @@ struct BenchModel: ParsableCommand {
     try common.close(benchmark)
   }
 
-  private var subjects: [() throws -> LanguageModel] {
-    if let model { return [{ try LanguageModel(weightsOf: model) }] }
-    return type.types.map { type in
-      { try LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type, seed: 1) }
+  /// Every model that is asked for, none of them loaded.
+  private func subjects() throws -> [LanguageModel] {
+    if let model { return [try LanguageModel(path: model)] }
+    return try type.types.map { type in
+      try LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type, seed: 1)
     }
   }
 

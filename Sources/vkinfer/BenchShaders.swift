@@ -25,7 +25,9 @@ struct BenchShaders: ParsableCommand {
     help: ArgumentHelp("A shape, by name or by numbers; may be given again.", valueName: "shape"))
   var shape = ["llama-3.1-8b"]
 
-  @Option(help: ArgumentHelp("The formats of the weights, as a list.", valueName: "types"))
+  @Option(
+    help: ArgumentHelp("The formats of the weights, as a list.", valueName: "types"),
+    transform: FormatList.init(text:))
   var type = FormatList([.q4_k])
 
   @Option(help: ArgumentHelp("Tokens at once, as a list.", valueName: "counts"))
@@ -49,24 +51,30 @@ struct BenchShaders: ParsableCommand {
     guard (1...1000).contains(best) else { throw ValidationError("--best must be from 1 to 1000") }
   }
 
-  private static let reportColumns = [
-    Report.Column(key: "shape", title: "shape", width: 16, isHidden: true),
-    Report.Column(key: "kernel", title: "kernel", width: 50),
-    Report.Column(key: "type", title: "type", width: 6),
-    Report.Column(key: "columns", title: "columns", width: 7),
-    Report.Column(key: "microseconds", title: "us", width: 10),
-    Report.Column(key: "least", title: "least", width: 10),
-    Report.Column(key: "most", title: "most", width: 10),
-    Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
-    Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
-    Report.Column(key: "teraflops", title: "TFLOPS", width: 8),
-    Report.Column(key: "compiler", title: "compiler", width: 8),
-  ]
+  private var reportColumns: [Report.Column] {
+    [
+      Report.Column(key: "shape", title: "shape", width: 16, isHidden: true),
+      Report.Column(key: "kernel", title: "kernel", width: tilings ? 98 : 52),
+      Report.Column(key: "type", title: "type", width: 6),
+      Report.Column(key: "columns", title: "columns", width: 7),
+      Report.Column(key: "microseconds", title: "us", width: 10),
+      Report.Column(key: "least", title: "least", width: 10),
+      Report.Column(key: "most", title: "most", width: 10),
+      Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
+      Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
+      Report.Column(key: "teraflops", title: "TFLOPS", width: 8),
+      Report.Column(key: "compiler", title: "compiler", width: 8),
+    ]
+  }
 
   func run() throws {
     let shapes = try shape.map { try SyntheticShape(text: $0) }
+    // What does not go together is said before anything is measured.
+    for shape in shapes {
+      for type in type.types { _ = try ModelDescription.synthetic(shape: shape, weights: type) }
+    }
     let benchmark = try common.open(captureStatistics: true)
-    let report = Report(style: common.style, columns: Self.reportColumns)
+    let report = Report(style: common.style, columns: reportColumns)
     let progress = Progress()
     defer { progress.clear() }
     let repetitions = common.repetitions
@@ -80,9 +88,15 @@ struct BenchShaders: ParsableCommand {
       progress.draw("measuring", detail: name)
       return filter.map(name.contains) ?? true
     }
+    var lastShape: String?
     func add(_ figure: KernelFigure, shape: String?) throws {
       progress.clear()
       count += 1
+      if let shape, shape != lastShape {
+        try report.note("shape    \(shape)")
+        report.startTable()
+        lastShape = shape
+      }
       try report.add(Self.cells(figure, shape: shape, bandwidth: bandwidth))
     }
     if !tilings {
@@ -91,9 +105,6 @@ struct BenchShaders: ParsableCommand {
       }
     }
     for shape in shapes {
-      progress.clear()
-      try report.note("shape    \(shape.name)")
-      report.startTable()
       let kernels = KernelBenchmark(
         benchmark: benchmark, shape: shape, repetitions: repetitions, wants: wants)
       for type in type.types {

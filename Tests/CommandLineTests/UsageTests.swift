@@ -18,6 +18,11 @@ import Testing
     ["generate", "-m", "x", "-p", "a", "--context", "0"],
     ["perplexity", "-m", "x", "-f", "y", "--context", "3"],
     ["inspect"], ["inspect", "x", "--context", "-5"], ["devices", "x"], ["tokenize", "text"],
+    ["bench"], ["bench", "-m", "x", "--shape", "llama-3.2-1b"],
+    ["bench", "-m", "x", "--prompt", "1,,2"],
+    ["bench", "-m", "x", "--batch", "0"], ["bench", "-m", "x", "--json", "--csv"],
+    ["bench", "--shape", "llama-3.2-1b", "--type", "q9_k"],
+    ["bench", "shaders", "--columns", "0"], ["bench", "shaders", "--repetitions", "0"],
   ])
   func wrongOptionsAreNamedBeforeAnythingIsOpened(_ arguments: [String]) throws {
     let outcome = try Program.run(arguments)

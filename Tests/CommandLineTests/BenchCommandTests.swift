@@ -1,0 +1,75 @@
+import Foundation
+import Testing
+
+/// `bench` with a shape so small that a CPU driver is done with it at once.
+@Suite(.serialized, .enabled(if: DeviceCommandTests.hasDevice, DeviceCommandTests.none))
+struct BenchCommandTests {
+  private static let shape = "layers=2,width=64,heads=4,kv-heads=2,head-size=16,ff=96,vocabulary=100,tied"
+
+  @Test func figuresAreOneObject() throws {
+    let outcome = try Program.run(
+      "bench", "--shape", Self.shape, "--type", "f16,q8_0", "--prompt", "40", "-n", "3", "--depth", "100",
+      "--batch", "1,3", "--repetitions", "2", "--plan", "--json")
+    #expect(outcome.code == 0 && outcome.error.isEmpty, "\(outcome.error)")
+    let report = try #require(outcome.json)
+    #expect((report["models"] as? [[String: Any]])?.count == 2)
+    let results = try #require(report["results"] as? [[String: Any]])
+    // A prompt, and two batches, of each model.
+    #expect(results.count == 6)
+    for result in results {
+      let speed = try #require(result["tokens_per_second"] as? Double)
+      #expect(speed > 0 && speed.isFinite)
+      let (least, most) = (result["least"] as? Double ?? .nan, result["most"] as? Double ?? .nan)
+      #expect(least <= speed && speed <= most)
+      #expect((result["kind"] as? String == "decode") == (result["gigabytes_per_second"] is Double))
+    }
+    let stages = try #require(report["stages"] as? [[String: Any]])
+    // Embedding, five kinds of stages in a layer and at the end, sampling, and the sum, for each step.
+    #expect(stages.count == 4 * 9)
+    let names = Set(stages.compactMap { $0["stage"] as? String })
+    #expect(names.isSuperset(of: ["embed", "attention", "norm+gate/up", "sampling", "total"]))
+  }
+
+  @Test func figuresAreLinesOfValues() throws {
+    let outcome = try Program.run(
+      "bench", "--shape", Self.shape, "--type", "f32", "--prompt", "0", "-n", "2", "--repetitions", "1",
+      "--csv")
+    #expect(outcome.code == 0, "\(outcome.error)")
+    let lines = outcome.output.split(separator: "\n")
+    #expect(lines.count == 2)
+    #expect(lines.first?.hasPrefix("model,test,kind,tokens,depth,batch,tokens_per_second,") == true)
+    // The shape has commas in its name.
+    #expect(lines.last?.hasPrefix("\"\(Self.shape) f32\",decode 2 after 64,decode,2,64,1,") == true)
+  }
+
+  @Test func kernelsAreFoundByName() throws {
+    let outcome = try Program.run(
+      "bench", "shaders", "--shape", Self.shape, "--type", "q8_0", "--filter", "down projection", "--columns",
+      "1,3",
+      "--repetitions", "1", "--json")
+    #expect(outcome.code == 0 && outcome.error.isEmpty, "\(outcome.error)")
+    let results = try #require(outcome.json?["results"] as? [[String: Any]])
+    #expect(results.compactMap { $0["columns"] as? Int } == [1, 3])
+    #expect(results.allSatisfy { $0["kernel"] as? String == "linear down projection 64x96" })
+    #expect(results.allSatisfy { ($0["microseconds"] as? Double ?? 0) > 0 })
+  }
+
+  @Test(arguments: [
+    (["bench", "--shape", "gpt-2"], "llama-3.1-8b"),
+    (["bench", "--shape", "layers=2,width=96,heads=2,ff=96,vocabulary=9", "--type", "q4_k"], "q4_k"),
+    (
+      ["bench", "--shape", "llama-3.2-1b", "--depth", "16000000", "--batch", "4096"],
+      "too little device memory"
+    ),
+    (
+      ["bench", "shaders", "--shape", shape, "--type", "f16", "--filter", "no such kernel"], "no such kernel"
+    ),
+    (["bench", "shaders", "--shape", shape, "--type", "q4_k"], "q6_k block"),
+  ])
+  func whatCannotBeIsOneLine(arguments: [String], part: String) throws {
+    let outcome = try Program.run(arguments)
+    #expect(outcome.code == 1)
+    #expect(outcome.error.hasPrefix("error: ") && outcome.error.contains(part), "\(outcome.error)")
+    #expect(outcome.error.split(separator: "\n").count == 1)
+  }
+}
