@@ -1,4 +1,6 @@
+import Dispatch
 import Kernels
+import Synchronization
 import VulkanRuntime
 
 /// One product of a model with its work cut in every sound way.
@@ -23,17 +25,7 @@ struct TilingComparison {
     let others = candidates(like: standard, kernel).filter { $0 != standard }
     let `default` = try time(products, tiling: nil, repetitions: repetitions, isWarm: false)
     // All are compiled before any is timed, so that the device does not idle in between.
-    var compiled: [LinearKernel.Tiling] = []
-    for tiling in others {
-      do {
-        for kernel in products[0].map(\.kernel) {
-          _ = try kernel.pipeline(tiling, cache: benchmark.cache, traits: benchmark.traits)
-        }
-        compiled.append(tiling)
-      } catch let error as VulkanError where error.kind == .unsupported {
-        // More than the device has room for.
-      }
-    }
+    let compiled = try compile(products[0].map(\.kernel), others)
     _ = try time(products, tiling: nil, repetitions: 1, isWarm: false)
     let timed = try compiled.map { tiling in
       (
@@ -43,6 +35,28 @@ struct TilingComparison {
     }
     let fastest = timed.sorted { $0.timing.seconds.median < $1.timing.seconds.median }.prefix(best)
     return [(name: "default: " + Self.name(standard), timing: `default`)] + fastest
+  }
+
+  /// The tilings that the device has room for, several compiled at a time.
+  private func compile(
+    _ kernels: [LinearKernel], _ tilings: [LinearKernel.Tiling]
+  ) throws -> [LinearKernel.Tiling] {
+    let (cache, traits) = (subject.benchmark.cache, subject.benchmark.traits)
+    let outcome = Mutex<(isSound: [Bool], failure: (any Error)?)>(
+      ([Bool](repeating: false, count: tilings.count), nil))
+    DispatchQueue.concurrentPerform(iterations: tilings.count) { index in
+      do {
+        for kernel in kernels { _ = try kernel.pipeline(tilings[index], cache: cache, traits: traits) }
+        outcome.withLock { $0.isSound[index] = true }
+      } catch let error as VulkanError where error.kind == .unsupported {
+        // More than the device has room for.
+      } catch {
+        outcome.withLock { $0.failure = error }
+      }
+    }
+    let (isSound, failure) = outcome.withLock { $0 }
+    if let failure { throw failure }
+    return zip(tilings, isSound).filter(\.1).map(\.0)
   }
 
   /// - Parameter tiling: nil leaves it to each kernel.
@@ -75,13 +89,13 @@ struct TilingComparison {
   private func candidates(like standard: LinearKernel.Tiling, _ kernel: LinearKernel) -> [LinearKernel.Tiling]
   {
     let traits = subject.benchmark.traits
-    let mostRows = kernel.epilogue == .queryKeyValueNorm ? 16 : 64
+    let mostRows = kernel.epilogue == .queryKeyValueNorm ? 16 : traits.isCPU ? 64 : 32
     var result: [LinearKernel.Tiling] = []
-    for columns in Set([standard.columns, max(1, standard.columns / 2)]) {
+    for columns in [standard.columns] {
       for subgroups in traits.isCPU ? [1, 2, 4] : [1, 2, 4, 8, 16, 32]
       where subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations {
         for split in [1, 2, 4, 8] where split <= subgroups {
-          for rows in [1, 2, 4, 8, 16, 24] where rows * columns <= (traits.isCPU ? 96 : 32) {
+          for rows in [1, 2, 4, 8, 16, 24] where (traits.isCPU || rows <= 8) && rows * columns <= (traits.isCPU ? 96 : 32) {
             for unroll in [1, 2, 4, 8] where unroll * rows <= (columns > 2 ? 8 : 16) {
               let tiling = LinearKernel.Tiling(
                 subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)

@@ -13,20 +13,30 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   /// How the output projection wants its inputs.
   package var next: ProductForm
 
+  /// Positions from which on a step counts as deep.
+  package static let deepContext = 1024
+
   /// Nil where a device cannot run it: attention.comp does.
   ///
-  /// - Parameter tokenCount: tokens of the step, each of a sequence of its own.
-  package init?(heads: HeadLayout, tokenCount: Int, next: ProductForm = .floats, traits: DeviceTraits) {
+  /// - Parameters:
+  ///   - tokenCount: tokens of the step, each of a sequence of its own.
+  ///   - isDeep: whether any has more than `deepContext` positions before it.
+  package init?(
+    heads: HeadLayout, tokenCount: Int, isDeep: Bool, next: ProductForm = .floats, traits: DeviceTraits
+  ) {
     guard traits.canShuffle, !traits.isCPU else { return nil }
-    self.init(heads: heads, tokenCount: tokenCount, next: next, anyDevice: traits)
+    self.init(heads: heads, tokenCount: tokenCount, isDeep: isDeep, next: next, anyDevice: traits)
   }
 
   /// The same where it runs but is not the fastest, for tests.
-  package init(heads: HeadLayout, tokenCount: Int, next: ProductForm, anyDevice traits: DeviceTraits) {
+  package init(
+    heads: HeadLayout, tokenCount: Int, isDeep: Bool, next: ProductForm, anyDevice traits: DeviceTraits
+  ) {
     self.heads = heads
     self.next = next
     let headsPerKV = heads.headCount / heads.kvHeadCount
-    group = min(headsPerKV, 8)
+    // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
+    group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
     subgroups = max(1, min(8, traits.maxWorkgroupInvocations / traits.subgroupSize))
     splits = 1
     // Sums and running softmaxes live in registers and meet in shared memory.
@@ -34,7 +44,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     while sharedBytes > traits.sharedMemory, group > 1 { group = (group + 1) / 2 }
     while sharedBytes > traits.sharedMemory, subgroups > 1 { subgroups /= 2 }
     let wanted = max(1, traits.wantedSubgroups / 16)
-    splits = max(1, min(32, wanted / (tokenCount * headGroups)))
+    splits = max(1, min(isDeep ? 32 : 4, wanted / (tokenCount * headGroups)))
   }
 
   private var sharedBytes: Int {

@@ -81,23 +81,23 @@ package struct LinearKernel: Sendable, Hashable {
     }
     let most = max(1, traits.maxWorkgroupInvocations / traits.subgroupSize)
     let columnGroups = (columnCount + columns - 1) / columns
-    let groupRows = rowMultiple > 2 ? rowMultiple : epilogue == .queryKeyValueNorm ? 16 : 16
-    let workgroups = max(1, matrix.rows / groupRows * columnGroups)
-    // Few workgroups must hold many subgroups, to have enough loads under way.
-    var subgroups = traits.usualSubgroups
-    while subgroups < most, subgroups < 32, subgroups * workgroups < traits.wantedSubgroups { subgroups *= 2 }
-    while subgroups > most { subgroups /= 2 }
+    let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
+    // Rows share the loads of inputs, which weigh little where they are bytes; few rows are spread out instead.
+    func subgroupsInAll(_ rows: Int, _ split: Int) -> Int { matrix.rows / rows * split * columnGroups }
+    let fewestRows = inputs == .bytes && columns < 4 ? 1 : 2
+    var rows = columns >= 8 ? 2 : 4
+    while rows > fewestRows, subgroupsInAll(rows, 1) < traits.wantedSubgroups { rows /= 2 }
     var split = 1
-    let chunksPerLane = { (split: Int) in matrix.columns / matrix.format.chunk / traits.subgroupSize / split }
-    // A subgroup takes at least one row of its own, or two halves of two, and no lane is without a chunk.
-    while groupRows * split < subgroups { split *= 2 }
-    while split > 1, chunksPerLane(split) < 1 {
-      split /= 2
+    while split < 4, subgroupsInAll(rows, split) < traits.wantedSubgroups, chunksPerLane >= 4 * split { split *= 2 }
+    // Small workgroups leave no gaps between one that ends and one that starts; blocks of bytes need more rows.
+    let groupRows = max(rowMultiple, inputs == .bytes && epilogue != .queryKeyValueNorm ? 16 : 8)
+    var subgroups = max(1, groupRows / rows) * split
+    while subgroups > most {
+      if split > 1 { split /= 2 } else { rows *= 2 }
       subgroups /= 2
     }
-    let rows = groupRows * split / subgroups
     var unroll = 1
-    while unroll < 8, rows * unroll < 8, chunksPerLane(split) >= 2 * unroll { unroll *= 2 }
+    while unroll < 8, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 }
     if columns > 2 { unroll = min(unroll, 2) }
     return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
   }

@@ -9,6 +9,8 @@ package struct PlanShape: Sendable, Hashable {
   package var outputs: Int
   package var tileRows: Int
   package var output: OutputKernel
+  /// Whether a token has many positions before it: attention is cut differently.
+  package var isDeep: Bool
 
   /// The smallest recorded shape that `step` fits.
   package init(_ step: StepContents, tileRows: Int, output: OutputKernel, limits: StepLimits) {
@@ -17,6 +19,7 @@ package struct PlanShape: Sendable, Hashable {
     outputs = step.outputs.isEmpty ? 0 : Self.bucket(step.outputs.count, most: limits.outputs)
     self.tileRows = tileRows
     self.output = output
+    isDeep = step.rows.contains { Int($0.position) >= AttentionDecodeKernel.deepContext }
   }
 
   private static func bucket(_ count: Int, most: Int) -> Int {
@@ -295,7 +298,7 @@ package final class PlanRecorder {
     push.softcap = stage.softcap ?? 0
     if shape.tileRows == 1,
       let kernel = AttentionDecodeKernel(
-        heads: stage.heads, tokenCount: shape.tiles, next: next, traits: traits)
+        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
     {
       try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits)
     } else {

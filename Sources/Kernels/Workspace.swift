@@ -106,7 +106,11 @@ package final class Workspace: Sendable {
         let kernel = AttentionKernel(heads: heads, tileRows: 1, rowCount: rows, traits: traits)
         partials = max(partials, kernel.partialCount(rowCount: rows))
         counters = max(counters, kernel.counterCount(tileCount: rows), kernel.headGroups * limits.rows)
-        if let kernel = AttentionDecodeKernel(heads: heads, tokenCount: rows, traits: traits) {
+        for isDeep in [false, true] {
+          guard
+            let kernel = AttentionDecodeKernel(
+              heads: heads, tokenCount: rows, isDeep: isDeep, traits: traits)
+          else { continue }
           partials = max(partials, kernel.partialCount(tokenCount: rows))
           counters = max(counters, kernel.headGroups * limits.rows)
         }

@@ -67,7 +67,8 @@ struct AttentionChecks {
 
   private func decodeKernel(_ attempt: Attempt, turn: Int) -> Subject {
     var kernel = AttentionDecodeKernel(
-      heads: attempt.heads, tokenCount: attempt.freshRows, next: attempt.next, anyDevice: bench.traits)
+      heads: attempt.heads, tokenCount: attempt.freshRows, isDeep: turn % 4 != 0, next: attempt.next,
+      anyDevice: bench.traits)
     kernel.splits = attempt.splits
     kernel.subgroups = max(1, kernel.subgroups >> (turn % 3))
     return Subject(

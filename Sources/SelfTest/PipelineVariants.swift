@@ -164,7 +164,7 @@ struct PipelineVariants {
           let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
           guard
             let kernel = AttentionDecodeKernel(
-              heads: heads, tokenCount: tokenCount, next: next, traits: traits)
+              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next, traits: traits)
           else { continue }
           variants.insert(
             PipelineVariant(
