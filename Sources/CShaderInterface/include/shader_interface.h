@@ -185,4 +185,25 @@ struct SamplePush {
   U32 logits_stride;
 };
 
+// The feed-forward hidden vector is kept in float16 times this, so that large ones stay finite; the next product
+// multiplies by the inverse.
+#define HIDDEN_SCALE 0.015625f
+
+// Arguments of the matrix kernel: outputs = epilogue(scale * weights * inputs) for many tokens.
+struct MatrixPush {
+  STRUCT(WeightPlanes) weights;
+  GPU_POINTER(Quads) inputs;        // float16, [token][input_stride]
+  GPU_POINTER(FloatsOut) outputs;   // gated: pairs of float16 as words; else float32
+  GPU_POINTER(FloatsIn) bias;       // [rows]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  U32 columns;                      // inputs of a row (K), a multiple of 32
+  U32 rows;                         // outputs (of this matrix)
+  U32 row_offset;                   // of this matrix's row 0 in the stage's stacked outputs
+  U32 input_stride;                 // elements between tokens of `inputs`, a multiple of 8
+  U32 output_stride;                // elements between tokens of `outputs`
+  F32 scale;                        // of the products
+  F32 softcap;                      // 0 for none
+};
+
 #endif
