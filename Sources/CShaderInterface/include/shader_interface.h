@@ -206,4 +206,22 @@ struct MatrixPush {
   F32 softcap;                      // 0 for none
 };
 
+// Arguments of flash attention. A tile has at most as many tokens as a workgroup takes queries.
+struct FlashPush {
+  GPU_POINTER(Floats4) queries;        // [row][head][head_size], pair order, float32
+  GPU_POINTER(Quads) keys;             // the layer's K pages
+  GPU_POINTER(Quads) values;           // the layer's V pages
+  GPU_POINTER(Words) block_tables;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Tiles) tiles;
+  GPU_POINTER(QuadsOut) outputs;       // float16, [row][output_stride]
+  U32 table_stride;
+  U32 head_count;
+  U32 kv_head_count;
+  U32 output_stride;                   // elements, a multiple of 8
+  U32 window;                          // 0: none
+  F32 scale;
+  F32 softcap;                         // 0: none
+};
+
 #endif
