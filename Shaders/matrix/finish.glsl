@@ -29,11 +29,13 @@ void finish_quad(uint row, uint token, vec4 values) {
     vec2 hidden = vec2(activate(values.x) * values.y, activate(values.z) * values.w) * HIDDEN_SCALE;
     uint packed = packHalf2x16(clamp(hidden, vec2(-65504.0), vec2(65504.0)));
     push.outputs.at[(token * push.output_stride + stacked_row / 2) / 2] = uintBitsToFloat(packed);
-  } else if (EPILOGUE == EPILOGUE_QKV) {
+  } else if (EPILOGUE == EPILOGUE_QKV
+             || (EPILOGUE == EPILOGUE_QKV_NORM
+                 && role_of_head(stacked_row / push.extras.data.head_size) == VALUE)) {
     store_head_pair(stacked_row, token, values.xy);
     store_head_pair(stacked_row + 2, token, values.zw);
   } else {
-    // What a norm over more rows waits for.
+    // What waits for a norm over more rows: headnorm.comp and normalise.comp take it from there.
     uint index = token * push.extras.data.scratch_stride
         + (EPILOGUE == EPILOGUE_RESIDUAL_NORM ? activation_index(stacked_row) : stacked_row);
     [[unroll]] for (uint i = 0; i < 4; i++) push.extras.data.scratch.at[index + i] = values[i];

@@ -3,7 +3,9 @@
 //
 // A workgroup takes a tile of rows and tokens and walks along the inputs STEP of them at a time: weights, made float16
 // on the way, and inputs go through shared memory, from where subgroups multiply fragments of the matrix units' size.
-// Loads of the next step are issued before the products of this one and stored after them.
+// Loads of the next step are issued before the products of this one and stored after them. One step in shared memory
+// leaves room for two workgroups on a core, which does more than a second step there: one multiplies while the other
+// stores. With SPLIT > 1 several workgroups share the inputs of a tile, and the last one done adds up their sums.
 //! formats: all
 //! needs: GL_KHR_cooperative_matrix
 #include FORMAT_FILE
@@ -21,8 +23,8 @@ layout(constant_id = 4) const uint TOKEN_FRAGMENTS = 4;  // fragments of a subgr
 layout(constant_id = 5) const uint M = 16;               // a fragment's rows,
 layout(constant_id = 6) const uint N = 16;               // tokens
 layout(constant_id = 7) const uint K = 16;               // and inputs
-layout(constant_id = 8) const uint STEP = 32;            // inputs in shared memory: a multiple of 16 and of CHUNK
-layout(constant_id = 9) const uint STAGES = 2;           // steps in shared memory, 1 or 2
+layout(constant_id = 8) const uint STEP = 32;            // inputs in shared memory, 32 or more: a multiple of K
+layout(constant_id = 9) const uint SPLIT = 1;            // workgroups that share the inputs of a tile
 layout(constant_id = 10) const uint BAND = 8;            // token tiles that neighbouring workgroups share weights over
 layout(constant_id = 11) const uint EPILOGUE = EPILOGUE_STORE;
 layout(constant_id = 12) const bool BIAS = false;
@@ -39,16 +41,17 @@ const uint THREADS = gl_WorkGroupSize.x;
 const uint TILE_ROWS = ROW_SUBGROUPS * ROW_FRAGMENTS * M;
 const uint TILE_TOKENS = TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N;
 
-// Shared memory in quads of 16 bytes. A row holds all stages and a quad more: an odd number of quads from row to row
-// puts eight neighbouring rows into different banks.
+// Shared memory in quads of 16 bytes. An odd number of quads from row to row puts eight neighbouring rows into
+// different banks.
 const uint STEP_QUADS = STEP / 8;
-const uint STRIDE = STAGES * STEP_QUADS + 1;
+const uint STRIDE = STEP_QUADS + 1;
 const uint TILE_QUADS = (TILE_ROWS + TILE_TOKENS) * STRIDE;
 const uint FIRST_TOKEN_QUAD = TILE_ROWS * STRIDE;
 // At the end each subgroup puts its sums there: N tokens by all its rows, float32.
 const uint SUM_STRIDE = ROW_FRAGMENTS * M / 4 + 1;
 const uint SUM_QUADS = ROW_SUBGROUPS * TOKEN_SUBGROUPS * N * SUM_STRIDE;
 shared uvec4 tile[TILE_QUADS > SUM_QUADS ? TILE_QUADS : SUM_QUADS];
+shared uint ticket;
 
 // What an invocation loads in a step.
 const uint ROW_CHUNKS = STEP / CHUNK;
@@ -58,6 +61,9 @@ Chunk weights[WEIGHT_LOADS];
 uvec4 inputs[INPUT_LOADS];
 uint weight_sources[WEIGHT_LOADS];
 uint input_sources[INPUT_LOADS];
+// The last of the same row.
+uint weight_ends[WEIGHT_LOADS];
+uint input_ends[INPUT_LOADS];
 
 // Item i of a tile whose rows have `width` chunks: x is its row, y its chunk. Eight neighbours, which write to shared
 // memory together, get rows whose chunks lie in different banks.
@@ -76,18 +82,18 @@ uint to_halves(vec2 pair) {
   return packHalf2x16(pair);
 }
 
-// Issues the loads of the step that starts at input `first`.
+// Issues the loads of the step that starts at input `first`. Inputs come in 32s: of a larger step, the end may lie
+// past the last. There, weights are the row's last ones, and store_step makes the inputs zeros.
 void load_step(uint first) {
-  // Inputs come in 32s: where a step has more, half of the last may lie past the end. Its products are with zeros.
-  uint left = push.columns - first;
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
-    bool past = STEP > 32 && item_place(i * THREADS + gl_LocalInvocationIndex, ROW_CHUNKS).y * CHUNK >= left;
-    weights[i] = load_chunk(weight_sources[i] + first / CHUNK - (past ? 32 / CHUNK : 0));
+    uint index = weight_sources[i] + first / CHUNK;
+    if (STEP > 32) index = min(index, weight_ends[i]);
+    weights[i] = load_chunk(index);
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
-    bool past = STEP > 32 && item_place(i * THREADS + gl_LocalInvocationIndex, STEP_QUADS).y * 8 >= left;
-    inputs[i] = push.inputs.at[input_sources[i] + first / 8 - (past ? 4 : 0)];
-    if (past) inputs[i] = uvec4(0);
+    uint index = input_sources[i] + first / 8;
+    if (STEP > 32) index = min(index, input_ends[i]);
+    inputs[i] = push.inputs.at[index];
   }
 }
 
@@ -111,28 +117,31 @@ void store_weights(Chunk chunk, uint at, uint index) {
 #endif
 }
 
-void store_step(uint stage) {
+// Stores what was loaded for a step of which `left` inputs exist.
+void store_step(uint left) {
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
     uint item = i * THREADS + gl_LocalInvocationIndex;
     if (TILE_ROWS * ROW_CHUNKS % THREADS == 0 || item < TILE_ROWS * ROW_CHUNKS) {
       uvec2 place = item_place(item, ROW_CHUNKS);
-      store_weights(weights[i], place.x * STRIDE + stage * STEP_QUADS, place.y);
+      store_weights(weights[i], place.x * STRIDE, place.y);
     }
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
     uint item = i * THREADS + gl_LocalInvocationIndex;
     if (TILE_TOKENS * STEP_QUADS % THREADS == 0 || item < TILE_TOKENS * STEP_QUADS) {
       uvec2 place = item_place(item, STEP_QUADS);
-      tile[FIRST_TOKEN_QUAD + place.x * STRIDE + stage * STEP_QUADS + place.y] = inputs[i];
+      bool past = STEP > 32 && place.y * 8 >= left;
+      tile[FIRST_TOKEN_QUAD + place.x * STRIDE + place.y] = past ? uvec4(0) : inputs[i];
     }
   }
 }
 
-coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> sums[ROW_FRAGMENTS * TOKEN_FRAGMENTS];
+#define ACCUMULATOR coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
+ACCUMULATOR sums[ROW_FRAGMENTS * TOKEN_FRAGMENTS];
 
-void multiply_step(uint stage, uint row_quad, uint token_quad) {
+void multiply_step(uint row_quad, uint token_quad) {
   [[unroll]] for (uint k = 0; k < STEP / K; k++) {
-    uint at = stage * STEP_QUADS + k * K / 8;
+    uint at = k * K / 8;
     coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a[ROW_FRAGMENTS];
     [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
       coopMatLoad(a[i], tile, row_quad + i * M * STRIDE + at, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
@@ -147,6 +156,38 @@ void multiply_step(uint stage, uint row_quad, uint token_quad) {
   }
 }
 
+// Adds up the sums of the workgroups that share this tile, in a fixed order; true in the last of them to get here.
+bool join_splits(uint parts) {
+  const uint fragments = ROW_FRAGMENTS * TOKEN_FRAGMENTS;
+  uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+  const uint split_size = ROW_SUBGROUPS * TOKEN_SUBGROUPS * fragments * M * N;
+  uint first = group * SPLIT * split_size + gl_SubgroupID * fragments * M * N;
+  [[unroll]] for (uint i = 0; i < fragments; i++) {
+    coopMatStore(
+        sums[i], push.partials.at, first + gl_WorkGroupID.z * split_size + i * M * N, N,
+        gl_CooperativeMatrixLayoutRowMajor);
+  }
+  memoryBarrierBuffer();
+  barrier();
+  if (gl_LocalInvocationIndex == 0) {
+    ticket = atomicAdd(push.counters.at[group], 1);
+    if (ticket == parts - 1) push.counters.at[group] = 0;
+  }
+  barrier();
+  memoryBarrierBuffer();
+  if (ticket != parts - 1) return false;
+  [[unroll]] for (uint i = 0; i < fragments; i++) sums[i] = ACCUMULATOR(0);
+  for (uint part = 0; part < parts; part++) {
+    [[unroll]] for (uint i = 0; i < fragments; i++) {
+      ACCUMULATOR other;
+      coopMatLoad(
+          other, push.partials.at, first + part * split_size + i * M * N, N, gl_CooperativeMatrixLayoutRowMajor);
+      sums[i] += other;
+    }
+  }
+  return true;
+}
+
 #include "matrix/finish.glsl"
 
 void main() {
@@ -154,35 +195,42 @@ void main() {
   uint first_row = gl_WorkGroupID.x / BAND * TILE_ROWS;
   uint first_token = (gl_WorkGroupID.y * BAND + gl_WorkGroupID.x % BAND) * TILE_TOKENS;
   if (first_token >= count) return;
+  uint steps = (push.columns + STEP - 1) / STEP;
+  uint split_steps = (steps + SPLIT - 1) / SPLIT;
+  uint active_splits = (steps + split_steps - 1) / split_steps;
+  if (gl_WorkGroupID.z >= active_splits) return;
+  uint begin = gl_WorkGroupID.z * split_steps * STEP;
+  uint end = min(begin + split_steps * STEP, push.columns);
 
   // Rows and tokens past the end are the last one once more: nothing is stored for them.
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
     uvec2 place = item_place(i * THREADS + gl_LocalInvocationIndex, ROW_CHUNKS);
-    weight_sources[i] = min(first_row + place.x, push.rows - 1) * (push.columns / CHUNK) + place.y;
+    uint row_chunk = min(first_row + place.x, push.rows - 1) * (push.columns / CHUNK);
+    weight_sources[i] = row_chunk + place.y;
+    weight_ends[i] = row_chunk + push.columns / CHUNK - 1;
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
     uvec2 place = item_place(i * THREADS + gl_LocalInvocationIndex, STEP_QUADS);
-    input_sources[i] = min(first_token + place.x, count - 1) * (push.input_stride / 8) + place.y;
+    uint token_quad = min(first_token + place.x, count - 1) * (push.input_stride / 8);
+    input_sources[i] = token_quad + place.y;
+    input_ends[i] = token_quad + push.columns / 8 - 1;
   }
   uint row_quad = gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M * STRIDE;
   uint token_quad = FIRST_TOKEN_QUAD + gl_SubgroupID % TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N * STRIDE;
-  [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * TOKEN_FRAGMENTS; i++) {
-    sums[i] = coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(0);
-  }
+  [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * TOKEN_FRAGMENTS; i++) sums[i] = ACCUMULATOR(0);
 
-  load_step(0);
-  store_step(0);
+  load_step(begin);
+  store_step(push.columns - begin);
   barrier();
-  uint stage = 0;
-  for (uint next = STEP; next < push.columns; next += STEP) {
+  for (uint next = begin + STEP; next < end; next += STEP) {
     load_step(next);
-    multiply_step(stage, row_quad, token_quad);
-    if (STAGES == 1) barrier();
-    stage = STAGES == 1 ? 0 : 1 - stage;
-    store_step(stage);
+    multiply_step(row_quad, token_quad);
+    barrier();
+    store_step(push.columns - next);
     barrier();
   }
-  multiply_step(stage, row_quad, token_quad);
+  multiply_step(row_quad, token_quad);
+  if (SPLIT > 1 && active_splits > 1 && !join_splits(active_splits)) return;
   barrier();
 
   uint subgroup_row = first_row + gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M;

@@ -197,6 +197,8 @@ struct MatrixPush {
   GPU_POINTER(FloatsIn) bias;       // [rows]
   GPU_POINTER(Step) step;
   GPU_POINTER(LinearExtras) extras;
+  GPU_POINTER(FloatsShared) partials; // sums of workgroups that share the inputs of a tile
+  GPU_POINTER(Counters) counters;   // workgroups done, 0 between dispatches
   U32 columns;                      // inputs of a row (K), a multiple of 32
   U32 rows;                         // outputs (of this matrix)
   U32 row_offset;                   // of this matrix's row 0 in the stage's stacked outputs
@@ -222,6 +224,30 @@ struct FlashPush {
   U32 window;                          // 0: none
   F32 scale;
   F32 softcap;                         // 0: none
+};
+
+// Arguments of the kernel that makes the inputs of matrix products: norm(inputs), as float16.
+struct NormalisePush {
+  GPU_POINTER(FloatsOut) inputs;       // activation layout, [row][input_stride]
+  GPU_POINTER(QuadsOut) outputs;       // float16, [row][output_stride]
+  GPU_POINTER(FloatsIn) norm;          // activation layout
+  GPU_POINTER(Step) step;
+  GPU_POINTER(FloatsIn) addend;        // activation layout: its norm is added to the inputs first
+  GPU_POINTER(FloatsIn) addend_norm;   // activation layout
+  U32 width;                           // a multiple of 32
+  U32 input_stride;                    // elements
+  U32 output_stride;                   // elements, a multiple of 8
+  U32 addend_stride;                   // elements
+  F32 epsilon;
+  F32 addend_epsilon;
+};
+
+// Arguments of the kernel that finishes heads with norms of their own: extras.scratch holds their products.
+struct HeadNormPush {
+  GPU_POINTER(FloatsOut) outputs;      // queries, [row][output_stride]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  U32 output_stride;
 };
 
 #endif
