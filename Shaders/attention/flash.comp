@@ -54,28 +54,28 @@ void sync_subgroup() {
   subgroupBarrier();
 }
 
+// An invocation's i-th octet of a block. Those past the block's end repeat its last one: no branch is needed.
+uint block_item(uint i) { return min(i * THREADS + gl_LocalInvocationIndex, BLOCK * OCTETS - 1); }
+
 // Issues the loads of the block that starts at `first`; positions from `end` on are the last one once more.
 void load_block(uint first, uint end, uint table, uint kv_head) {
   [[unroll]] for (uint i = 0; i < LOADS; i++) {
-    uint item = i * THREADS + gl_LocalInvocationIndex;
+    uint item = block_item(i);
     // Keys lie as octets across positions, values as positions across octets.
     uint key_position = min(first + item % BLOCK, end - 1);
     uint value_position = min(first + item / OCTETS, end - 1);
     uint key_page = push.block_tables.at[table + key_position / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
     uint value_page = push.block_tables.at[table + value_position / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
-    uint octet = min(item / BLOCK, OCTETS - 1);
-    keys[i] = push.keys.at[(key_page * OCTETS + octet) * KV_PAGE_TOKENS + key_position % KV_PAGE_TOKENS];
+    keys[i] = push.keys.at[(key_page * OCTETS + item / BLOCK) * KV_PAGE_TOKENS + key_position % KV_PAGE_TOKENS];
     values[i] = push.values.at[(value_page * KV_PAGE_TOKENS + value_position % KV_PAGE_TOKENS) * OCTETS + item % OCTETS];
   }
 }
 
 void store_block() {
   [[unroll]] for (uint i = 0; i < LOADS; i++) {
-    uint item = i * THREADS + gl_LocalInvocationIndex;
-    if (BLOCK * OCTETS % THREADS == 0 || item < BLOCK * OCTETS) {
-      tile[item % BLOCK * STRIDE + item / BLOCK] = keys[i];
-      tile[VALUES_AT + item / OCTETS * STRIDE + item % OCTETS] = values[i];
-    }
+    uint item = block_item(i);
+    tile[item % BLOCK * STRIDE + item / BLOCK] = keys[i];
+    tile[VALUES_AT + item / OCTETS * STRIDE + item % OCTETS] = values[i];
   }
 }
 

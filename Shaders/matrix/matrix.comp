@@ -74,6 +74,14 @@ uvec2 item_place(uint i, uint width) {
   return uvec2((row & ~7u) + row % apart * width + (row & 7u) / apart, i % width);
 }
 
+// Where an invocation's i-th loads belong. Those past the tile's end repeat its last one: no branch is needed.
+uvec2 weight_place(uint i) {
+  return item_place(min(i * THREADS + gl_LocalInvocationIndex, TILE_ROWS * ROW_CHUNKS - 1), ROW_CHUNKS);
+}
+uvec2 input_place(uint i) {
+  return item_place(min(i * THREADS + gl_LocalInvocationIndex, TILE_TOKENS * STEP_QUADS - 1), STEP_QUADS);
+}
+
 uint to_halves(vec2 pair) {
 #if defined(FORMAT_F32) || defined(FORMAT_BF16)
   // Only these hold weights that float16 does not.
@@ -120,19 +128,13 @@ void store_weights(Chunk chunk, uint at, uint index) {
 // Stores what was loaded for a step of which `left` inputs exist.
 void store_step(uint left) {
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
-    uint item = i * THREADS + gl_LocalInvocationIndex;
-    if (TILE_ROWS * ROW_CHUNKS % THREADS == 0 || item < TILE_ROWS * ROW_CHUNKS) {
-      uvec2 place = item_place(item, ROW_CHUNKS);
-      store_weights(weights[i], place.x * STRIDE, place.y);
-    }
+    uvec2 place = weight_place(i);
+    store_weights(weights[i], place.x * STRIDE, place.y);
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
-    uint item = i * THREADS + gl_LocalInvocationIndex;
-    if (TILE_TOKENS * STEP_QUADS % THREADS == 0 || item < TILE_TOKENS * STEP_QUADS) {
-      uvec2 place = item_place(item, STEP_QUADS);
-      bool past = STEP > 32 && place.y * 8 >= left;
-      tile[FIRST_TOKEN_QUAD + place.x * STRIDE + place.y] = past ? uvec4(0) : inputs[i];
-    }
+    uvec2 place = input_place(i);
+    bool past = STEP > 32 && place.y * 8 >= left;
+    tile[FIRST_TOKEN_QUAD + place.x * STRIDE + place.y] = past ? uvec4(0) : inputs[i];
   }
 }
 
@@ -204,13 +206,13 @@ void main() {
 
   // Rows and tokens past the end are the last one once more: nothing is stored for them.
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
-    uvec2 place = item_place(i * THREADS + gl_LocalInvocationIndex, ROW_CHUNKS);
+    uvec2 place = weight_place(i);
     uint row_chunk = min(first_row + place.x, push.rows - 1) * (push.columns / CHUNK);
     weight_sources[i] = row_chunk + place.y;
     weight_ends[i] = row_chunk + push.columns / CHUNK - 1;
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
-    uvec2 place = item_place(i * THREADS + gl_LocalInvocationIndex, STEP_QUADS);
+    uvec2 place = input_place(i);
     uint token_quad = min(first_token + place.x, count - 1) * (push.input_stride / 8);
     input_sources[i] = token_quad + place.y;
     input_ends[i] = token_quad + push.columns / 8 - 1;
@@ -236,11 +238,16 @@ void main() {
   uint subgroup_row = first_row + gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M;
   uint subgroup_token = first_token + gl_SubgroupID % TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N;
   uint sum_quad = gl_SubgroupID * N * SUM_STRIDE;
-  [[unroll]] for (uint j = 0; j < TOKEN_FRAGMENTS; j++) {
-    [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
-      coopMatStore(
-          sums[i * TOKEN_FRAGMENTS + j], tile, sum_quad + i * M / 4, SUM_STRIDE,
-          gl_CooperativeMatrixLayoutColumnMajor);
+  for (uint j = 0; j < TOKEN_FRAGMENTS; j++) {
+    // Fragments stay in registers only if their indices are constants, and the rest is too long to be unrolled.
+    [[unroll]] for (uint constant_j = 0; constant_j < TOKEN_FRAGMENTS; constant_j++) {
+      if (constant_j == j) {
+        [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
+          coopMatStore(
+              sums[i * TOKEN_FRAGMENTS + constant_j], tile, sum_quad + i * M / 4, SUM_STRIDE,
+              gl_CooperativeMatrixLayoutColumnMajor);
+        }
+      }
     }
     barrier();
     const uint row_quads = ROW_FRAGMENTS * M / 4;
