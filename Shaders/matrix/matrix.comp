@@ -235,28 +235,7 @@ void main() {
   if (SPLIT > 1 && active_splits > 1 && !join_splits(active_splits)) return;
   barrier();
 
-  uint subgroup_row = first_row + gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M;
-  uint subgroup_token = first_token + gl_SubgroupID % TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N;
-  uint sum_quad = gl_SubgroupID * N * SUM_STRIDE;
-  for (uint j = 0; j < TOKEN_FRAGMENTS; j++) {
-    // Fragments stay in registers only if their indices are constants, and the rest is too long to be unrolled.
-    [[unroll]] for (uint constant_j = 0; constant_j < TOKEN_FRAGMENTS; constant_j++) {
-      if (constant_j == j) {
-        [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
-          coopMatStore(
-              sums[i * TOKEN_FRAGMENTS + constant_j], tile, sum_quad + i * M / 4, SUM_STRIDE,
-              gl_CooperativeMatrixLayoutColumnMajor);
-        }
-      }
-    }
-    barrier();
-    const uint row_quads = ROW_FRAGMENTS * M / 4;
-    for (uint item = gl_SubgroupInvocationID; item < N * row_quads; item += gl_SubgroupSize) {
-      uint row = subgroup_row + item % row_quads * 4;
-      uint token = subgroup_token + j * N + item / row_quads;
-      if (row >= push.rows || token >= count) continue;
-      finish_quad(row, token, uintBitsToFloat(tile[sum_quad + item / row_quads * SUM_STRIDE + item % row_quads]));
-    }
-    barrier();
-  }
+  finish_tile(
+      first_row + gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M,
+      first_token + gl_SubgroupID % TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N, count);
 }

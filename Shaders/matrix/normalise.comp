@@ -22,31 +22,34 @@ float workgroup_sum(float value) {
   return sum;
 }
 
-uint half_pair(float a, float b) { return packHalf2x16(clamp(vec2(a, b), vec2(-65504.0), vec2(65504.0))); }
+uint half_pair(vec2 pair) { return packHalf2x16(clamp(pair, vec2(-65504.0), vec2(65504.0))); }
+
+// The two quads of an octet, in activation layout.
+uvec2 quads_of(uint octet) { return uvec2(activation_quad(2 * octet), activation_quad(2 * octet + 1)); }
 
 void main() {
   uint row = gl_WorkGroupID.x;
   if (row >= (GATHER ? push.step.output_count : push.step.row_count)) return;
   uint source = GATHER ? push.step.rows[row].output_row : row;
-  uint input_base = source * push.input_stride;
+  uint input_base = source * push.input_stride / 4;
   uint octets = push.width / 8;
 
   // An invocation takes the same octets in every pass: nothing passes between invocations through memory.
   if (ADDEND) {
-    uint addend_base = source * push.addend_stride;
+    uint addend_base = source * push.addend_stride / 4;
     float squares = 0;
     for (uint octet = gl_LocalInvocationIndex; octet < octets; octet += gl_WorkGroupSize.x) {
-      [[unroll]] for (uint i = 0; i < 8; i++) {
-        float value = push.addend.at[addend_base + activation_index(octet * 8 + i)];
-        squares = fma(value, value, squares);
-      }
+      uvec2 quads = quads_of(octet);
+      vec4 low = push.addend.at[addend_base + quads.x];
+      vec4 high = push.addend.at[addend_base + quads.y];
+      squares += dot(low, low) + dot(high, high);
     }
     float scale = inversesqrt(workgroup_sum(squares) / float(push.width) + push.addend_epsilon);
     for (uint octet = gl_LocalInvocationIndex; octet < octets; octet += gl_WorkGroupSize.x) {
-      [[unroll]] for (uint i = 0; i < 8; i++) {
-        uint index = activation_index(octet * 8 + i);
-        push.inputs.at[input_base + index] +=
-            push.addend.at[addend_base + index] * scale * push.addend_norm.at[index];
+      uvec2 quads = quads_of(octet);
+      [[unroll]] for (uint i = 0; i < 2; i++) {
+        push.inputs.at[input_base + quads[i]] +=
+            push.addend.at[addend_base + quads[i]] * scale * push.addend_norm.at[quads[i]];
       }
     }
   }
@@ -55,21 +58,22 @@ void main() {
   if (NORM) {
     float squares = 0;
     for (uint octet = gl_LocalInvocationIndex; octet < octets; octet += gl_WorkGroupSize.x) {
-      [[unroll]] for (uint i = 0; i < 8; i++) {
-        float value = push.inputs.at[input_base + activation_index(octet * 8 + i)];
-        squares = fma(value, value, squares);
-      }
+      uvec2 quads = quads_of(octet);
+      vec4 low = push.inputs.at[input_base + quads.x];
+      vec4 high = push.inputs.at[input_base + quads.y];
+      squares += dot(low, low) + dot(high, high);
     }
     scale = inversesqrt(workgroup_sum(squares) / float(push.width) + push.epsilon);
   }
   for (uint octet = gl_LocalInvocationIndex; octet < octets; octet += gl_WorkGroupSize.x) {
-    float x[8];
-    [[unroll]] for (uint i = 0; i < 8; i++) {
-      uint index = activation_index(octet * 8 + i);
-      x[i] = push.inputs.at[input_base + index];
-      if (NORM) x[i] *= scale * push.norm.at[index];
+    uvec2 quads = quads_of(octet);
+    vec4 low = push.inputs.at[input_base + quads.x];
+    vec4 high = push.inputs.at[input_base + quads.y];
+    if (NORM) {
+      low *= scale * push.norm.at[quads.x];
+      high *= scale * push.norm.at[quads.y];
     }
     push.outputs.at[row * push.output_stride / 8 + octet] =
-        uvec4(half_pair(x[0], x[1]), half_pair(x[2], x[3]), half_pair(x[4], x[5]), half_pair(x[6], x[7]));
+        uvec4(half_pair(low.xy), half_pair(low.zw), half_pair(high.xy), half_pair(high.zw));
   }
 }

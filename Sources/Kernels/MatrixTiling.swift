@@ -65,7 +65,7 @@ struct MatrixTilingChoice {
     }
     return [
       candidate(tiling(2, 2, rows: 64, tokens: 64, step: 32), 0.55, 0.48, share: 1),
-      candidate(tiling(2, 4, rows: 64, tokens: 48, step: 64), 0.58, 0.50, share: 0.5),
+      candidate(tiling(2, 4, rows: 64, tokens: 48, step: 64), 0.58, 0.47, share: 0.5),
       candidate(tiling(2, 4, rows: 80, tokens: 32, step: 64), 0.53, 0.36, share: 0.5),
       candidate(tiling(2, 2, rows: 32, tokens: 32, step: 64), 0.31, 0.24, share: 1),
       candidate(tiling(2, 2, rows: 32, tokens: 32, step: 32), 0.25, 0.20, share: 1),
@@ -74,19 +74,14 @@ struct MatrixTilingChoice {
 
   /// For few tokens, the time to read weights does: long runs of a row at a time, and the device full of workgroups.
   private func small(tokenCount: Int) -> MatrixTiling? {
-    var tiling: MatrixTiling?
     if tokenCount <= 16 {
-      tiling =
-        self.tiling(4, 1, rows: 16, tokens: 16, step: 128)
-        ?? self.tiling(4, 1, rows: 16, tokens: 16, step: 64)
-    } else if tokenCount <= 32 {
-      tiling =
-        self.tiling(4, 1, rows: 32, tokens: 32, step: 128)
-        ?? self.tiling(4, 1, rows: 16, tokens: 32, step: 64)
-    } else if tokenCount <= 64 {
-      tiling = self.tiling(2, 2, rows: 32, tokens: 32, step: 64)
+      return tiling(4, 1, rows: 16, tokens: 16, step: 128) ?? tiling(4, 1, rows: 16, tokens: 16, step: 64)
     }
-    return tiling
+    if tokenCount <= 32 {
+      return tiling(4, 1, rows: 32, tokens: 32, step: 128) ?? tiling(4, 1, rows: 16, tokens: 32, step: 64)
+    }
+    guard tokenCount <= 64 else { return nil }
+    return tiling(7, 1, rows: 16, tokens: 64, step: 128) ?? tiling(2, 2, rows: 32, tokens: 32, step: 64)
   }
 
   /// A CPU's registers hold few fragments, and compiling many costs seconds.

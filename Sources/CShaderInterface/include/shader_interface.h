@@ -228,12 +228,12 @@ struct FlashPush {
 
 // Arguments of the kernel that makes the inputs of matrix products: norm(inputs), as float16.
 struct NormalisePush {
-  GPU_POINTER(FloatsOut) inputs;       // activation layout, [row][input_stride]
+  GPU_POINTER(Floats4Out) inputs;      // activation layout, [row][input_stride]
   GPU_POINTER(QuadsOut) outputs;       // float16, [row][output_stride]
-  GPU_POINTER(FloatsIn) norm;          // activation layout
+  GPU_POINTER(Floats4) norm;           // activation layout
   GPU_POINTER(Step) step;
-  GPU_POINTER(FloatsIn) addend;        // activation layout: its norm is added to the inputs first
-  GPU_POINTER(FloatsIn) addend_norm;   // activation layout
+  GPU_POINTER(Floats4) addend;         // activation layout: its norm is added to the inputs first
+  GPU_POINTER(Floats4) addend_norm;    // activation layout
   U32 width;                           // a multiple of 32
   U32 input_stride;                    // elements
   U32 output_stride;                   // elements, a multiple of 8
