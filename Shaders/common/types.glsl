@@ -13,6 +13,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict b
 layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer FloatsOut { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer WordsOut { uint at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) restrict buffer QuadsOut { uvec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) restrict buffer Floats4Out { vec4 at[]; };
 // Read by a workgroup other than the one that wrote, within one dispatch.
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer FloatsShared { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer WordsShared { uint at[]; };

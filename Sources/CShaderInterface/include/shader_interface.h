@@ -229,4 +229,69 @@ struct SamplePush {
   U32 best_count;
 };
 
+// The feed-forward hidden vector is kept in float16 times this, so that large ones stay finite; the next product
+// multiplies by the inverse.
+#define HIDDEN_SCALE 0.015625f
+
+// Arguments of the matrix kernel: outputs = epilogue(scale * weights * inputs) for many tokens.
+struct MatrixPush {
+  STRUCT(WeightPlanes) weights;
+  GPU_POINTER(Quads) inputs;        // float16, [token][input_stride]
+  GPU_POINTER(FloatsOut) outputs;   // gated: pairs of float16 as words; else float32
+  GPU_POINTER(FloatsIn) bias;       // [rows]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  GPU_POINTER(FloatsShared) partials; // sums of workgroups that share the inputs of a tile
+  GPU_POINTER(Counters) counters;   // workgroups done, 0 between dispatches
+  U32 columns;                      // inputs of a row (K), a multiple of 32
+  U32 rows;                         // outputs (of this matrix)
+  U32 row_offset;                   // of this matrix's row 0 in the stage's stacked outputs
+  U32 input_stride;                 // elements between tokens of `inputs`, a multiple of 8
+  U32 output_stride;                // elements between tokens of `outputs`
+  F32 scale;                        // of the products
+  F32 softcap;                      // 0 for none
+};
+
+// Arguments of flash attention. A tile has at most as many tokens as a workgroup takes queries.
+struct FlashPush {
+  GPU_POINTER(Floats4) queries;        // [row][head][head_size], pair order, float32
+  GPU_POINTER(Quads) keys;             // the layer's K pages
+  GPU_POINTER(Quads) values;           // the layer's V pages
+  GPU_POINTER(Words) block_tables;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Tiles) tiles;
+  GPU_POINTER(QuadsOut) outputs;       // float16, [row][output_stride]
+  U32 table_stride;
+  U32 head_count;
+  U32 kv_head_count;
+  U32 output_stride;                   // elements, a multiple of 8
+  U32 window;                          // 0: none
+  F32 scale;
+  F32 softcap;                         // 0: none
+};
+
+// Arguments of the kernel that makes the inputs of matrix products: norm(inputs), as float16.
+struct NormalisePush {
+  GPU_POINTER(Floats4Out) inputs;      // activation layout, [row][input_stride]
+  GPU_POINTER(QuadsOut) outputs;       // float16, [row][output_stride]
+  GPU_POINTER(Floats4) norm;           // activation layout
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Floats4) addend;         // activation layout: its norm is added to the inputs first
+  GPU_POINTER(Floats4) addend_norm;    // activation layout
+  U32 width;                           // a multiple of 32
+  U32 input_stride;                    // elements
+  U32 output_stride;                   // elements, a multiple of 8
+  U32 addend_stride;                   // elements
+  F32 epsilon;
+  F32 addend_epsilon;
+};
+
+// Arguments of the kernel that finishes heads with norms of their own: extras.scratch holds their products.
+struct HeadNormPush {
+  GPU_POINTER(FloatsOut) outputs;      // queries, [row][output_stride]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  U32 output_stride;
+};
+
 #endif

@@ -1,0 +1,89 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// The matrix product for many tokens with a fused epilogue, on the matrix units (Shaders/matrix/matrix.comp).
+///
+/// Inputs are float16 rows, as `NormaliseKernel`, `FlashAttentionKernel` and the gated epilogue leave them. Outputs are
+/// those of `LinearKernel`, but for two: gated ones are float16 rows times `HIDDEN_SCALE`, so the product that takes
+/// them has `push.scale` 1 / `HIDDEN_SCALE`; and what a norm over many rows waits for stays in the scratch, for
+/// `HeadNormKernel` and for a `NormaliseKernel` with an addend.
+package struct MatrixKernel: Sendable, Hashable {
+  package var matrix: DeviceMatrix
+  package var units: MatrixUnits
+  package var epilogue: LinearKernel.Epilogue
+  package var hasBias: Bool
+  /// Whether tokens are the step's output rows, gathered by the `NormaliseKernel` before, not all its rows.
+  package var gathersOutputs: Bool
+  package var activation: Activation
+
+  package init(
+    matrix: DeviceMatrix, units: MatrixUnits, epilogue: LinearKernel.Epilogue, hasBias: Bool = false,
+    gathersOutputs: Bool = false, activation: Activation = .silu
+  ) {
+    self.matrix = matrix
+    self.units = units
+    self.epilogue = epilogue
+    self.hasBias = hasBias
+    self.gathersOutputs = gathersOutputs
+    self.activation = activation
+  }
+
+  /// A sound tiling for `tokenCount` tokens.
+  package func tiling(tokenCount: Int, traits: DeviceTraits) -> MatrixTiling {
+    let isPlain = matrix.format.type == .f16 || matrix.format.type == .bf16
+    return MatrixTilingChoice(units: units, traits: traits).tiling(
+      rows: matrix.rows, columns: matrix.columns, tokenCount: tokenCount, unpacks: !isPlain)
+  }
+
+  /// Workgroups for `tokenCount` tokens.
+  package func groups(_ tiling: MatrixTiling, tokenCount: Int) -> (Int, Int, Int) {
+    let rowTiles = (matrix.rows + tiling.tileRows(units) - 1) / tiling.tileRows(units)
+    let tokenTiles = (tokenCount + tiling.tileTokens(units) - 1) / tiling.tileTokens(units)
+    return (rowTiles * tiling.band, (tokenTiles + tiling.band - 1) / tiling.band, tiling.split)
+  }
+
+  /// Floats at `push.partials` that workgroups sharing inputs leave for the last of them.
+  package func partialCount(_ tiling: MatrixTiling, tokenCount: Int) -> Int {
+    guard tiling.split > 1 else { return 0 }
+    let (x, y, z) = groups(tiling, tokenCount: tokenCount)
+    return x * y * z * tiling.tileRows(units) * tiling.tileTokens(units)
+  }
+
+  /// Counters needed at `push.counters`.
+  package func counterCount(_ tiling: MatrixTiling, tokenCount: Int) -> Int {
+    guard tiling.split > 1 else { return 0 }
+    let (x, y, _) = groups(tiling, tokenCount: tokenCount)
+    return x * y
+  }
+
+  package func pipeline(_ tiling: MatrixTiling, cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
+    try cache.pipeline(
+      "matrix.\(matrix.format.type.name)",
+      specialization: [
+        UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.rowSubgroups),
+        UInt32(tiling.tokenSubgroups), UInt32(tiling.rowFragments), UInt32(tiling.tokenFragments),
+        UInt32(units.m), UInt32(units.n), UInt32(units.k), UInt32(tiling.step), UInt32(tiling.split),
+        UInt32(tiling.band), epilogue.rawValue, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
+        activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
+      ],
+      pushConstantBytes: MemoryLayout<MatrixPush>.size, subgroupSize: traits.subgroupSize)
+  }
+
+  /// Records the product. `push.weights`, `columns`, `rows` and `row_offset` are filled in here; `push.scale` is 1, or
+  /// 1 / `HIDDEN_SCALE` for inputs that the gated epilogue made.
+  package func record(
+    _ commands: CommandBuffer, push: MatrixPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits,
+    tiling: MatrixTiling? = nil
+  ) throws {
+    let tiling = tiling ?? self.tiling(tokenCount: tokenCount, traits: traits)
+    var push = push
+    push.weights = matrix.push
+    push.columns = UInt32(matrix.columns)
+    push.rows = UInt32(matrix.rows)
+    push.row_offset = UInt32(matrix.rowOffset)
+    commands.dispatch(
+      try pipeline(tiling, cache: cache, traits: traits), pushConstants: push,
+      groups: groups(tiling, tokenCount: tokenCount))
+  }
+}

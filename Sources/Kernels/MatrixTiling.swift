@@ -1,0 +1,133 @@
+/// How a matrix product is cut (Shaders/matrix/matrix.comp).
+package struct MatrixTiling: Sendable, Hashable {
+  /// Subgroups of a workgroup, along rows and along tokens.
+  package var rowSubgroups: Int
+  package var tokenSubgroups: Int
+  /// Fragments of a subgroup, along rows and along tokens.
+  package var rowFragments: Int
+  package var tokenFragments: Int
+  /// Inputs in shared memory at a time.
+  package var step: Int
+  /// Workgroups that share the inputs of a tile.
+  package var split: Int = 1
+  /// Token tiles that neighbouring workgroups walk over before the next row tile, so that weights stay in the cache.
+  package var band: Int = 1
+
+  package var subgroups: Int { rowSubgroups * tokenSubgroups }
+  package func tileRows(_ units: MatrixUnits) -> Int { rowSubgroups * rowFragments * units.m }
+  package func tileTokens(_ units: MatrixUnits) -> Int { tokenSubgroups * tokenFragments * units.n }
+
+  /// Bytes of shared memory: a step of the tile, or at the end some of its sums.
+  package func sharedBytes(_ units: MatrixUnits) -> Int {
+    let tile = (tileRows(units) + tileTokens(units)) * (step / 8 + 1)
+    let sums = subgroups * units.n * (rowFragments * units.m / 4 + 1)
+    return 16 * max(tile, sums) + 16
+  }
+}
+
+/// The tilings that pay somewhere, and which of them does for a product.
+struct MatrixTilingChoice {
+  let units: MatrixUnits
+  let traits: DeviceTraits
+
+  /// A tiling with what is known of it.
+  private struct Candidate {
+    var tiling: MatrixTiling
+    /// Share of the matrix units' best speed that a device full of such workgroups reaches, as measured on an H100;
+    /// for weights that must be unpacked, too.
+    var speed: Double
+    var unpackingSpeed: Double
+    /// Workgroups that a device has at work, as a share of those of 4 subgroups.
+    var share: Double
+  }
+
+  /// Rows and tokens of a subgroup, in elements; nil where the units' fragments or the device's limits do not fit.
+  private func tiling(
+    _ rowSubgroups: Int, _ tokenSubgroups: Int, rows: Int, tokens: Int, step: Int
+  ) -> MatrixTiling? {
+    guard rows % units.m == 0, tokens % units.n == 0, step % units.k == 0 else { return nil }
+    let tiling = MatrixTiling(
+      rowSubgroups: rowSubgroups, tokenSubgroups: tokenSubgroups, rowFragments: rows / units.m,
+      tokenFragments: tokens / units.n, step: step)
+    // Sums lie in registers: 128 of an invocation leave room for the rest everywhere.
+    guard tiling.sharedBytes(units) <= traits.sharedMemory, rows * tokens <= 128 * traits.subgroupSize,
+      tiling.subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations
+    else { return nil }
+    return tiling
+  }
+
+  /// For many tokens, the arithmetic decides.
+  private var large: [Candidate] {
+    func candidate(
+      _ tiling: MatrixTiling?, _ speed: Double, _ unpackingSpeed: Double, share: Double
+    ) -> Candidate? {
+      tiling.map { Candidate(tiling: $0, speed: speed, unpackingSpeed: unpackingSpeed, share: share) }
+    }
+    return [
+      candidate(tiling(2, 2, rows: 64, tokens: 64, step: 32), 0.55, 0.48, share: 1),
+      candidate(tiling(2, 4, rows: 64, tokens: 48, step: 64), 0.58, 0.47, share: 0.5),
+      candidate(tiling(2, 4, rows: 80, tokens: 32, step: 64), 0.53, 0.36, share: 0.5),
+      candidate(tiling(2, 2, rows: 32, tokens: 32, step: 64), 0.31, 0.24, share: 1),
+      candidate(tiling(2, 2, rows: 32, tokens: 32, step: 32), 0.25, 0.20, share: 1),
+    ].compactMap(\.self)
+  }
+
+  /// For few tokens, the time to read weights does: long runs of a row at a time, and the device full of workgroups.
+  private func small(tokenCount: Int) -> MatrixTiling? {
+    if tokenCount <= 16 {
+      return tiling(4, 1, rows: 16, tokens: 16, step: 128) ?? tiling(4, 1, rows: 16, tokens: 16, step: 64)
+    }
+    if tokenCount <= 32 {
+      return tiling(4, 1, rows: 32, tokens: 32, step: 128) ?? tiling(4, 1, rows: 16, tokens: 32, step: 64)
+    }
+    guard tokenCount <= 64 else { return nil }
+    return tiling(7, 1, rows: 16, tokens: 64, step: 128) ?? tiling(2, 2, rows: 32, tokens: 32, step: 64)
+  }
+
+  /// A CPU's registers hold few fragments, and compiling many costs seconds.
+  private func onCPU(tokenCount: Int) -> MatrixTiling {
+    MatrixTiling(
+      rowSubgroups: 1, tokenSubgroups: 1, rowFragments: max(1, 32 / units.m),
+      tokenFragments: min(max(1, 32 / units.n), max(1, (tokenCount + units.n - 1) / units.n)), step: 32)
+  }
+
+  /// - Parameter unpacks: whether weights are neither float16 nor bfloat16.
+  func tiling(rows: Int, columns: Int, tokenCount: Int, unpacks: Bool) -> MatrixTiling {
+    if traits.isCPU { return onCPU(tokenCount: tokenCount) }
+    // Workgroups of 4 subgroups that the device has at work: as many as hide the latency of its memory.
+    let slots = max(1, traits.wantedSubgroups / 16)
+    func tiles(_ tiling: MatrixTiling) -> Int {
+      let (tileRows, tileTokens) = (tiling.tileRows(units), tiling.tileTokens(units))
+      return ((rows + tileRows - 1) / tileRows) * ((tokenCount + tileTokens - 1) / tileTokens)
+    }
+    if var tiling = small(tokenCount: tokenCount) {
+      let resident = tiling.sharedBytes(units) > traits.sharedMemory / 2 ? slots / 2 : slots
+      let mostSplits = max(1, columns / (4 * tiling.step))
+      tiling.split = min(max(1, resident / tiles(tiling)), mostSplits, 8)
+      return tiling
+    }
+    var best: (tiling: MatrixTiling, time: Double)?
+    for candidate in large {
+      let speed = unpacks ? candidate.unpackingSpeed : candidate.speed
+      let workgroups = Double(slots) * candidate.share
+      for split in 1...4 where split == 1 || columns >= 8 * split * candidate.tiling.step {
+        var tiling = candidate.tiling
+        tiling.split = split
+        // Of few rounds the last one counts in full.
+        let rounds = Double(tiles(tiling) * split) / workgroups
+        let counted = rounds < 4 ? rounds.rounded(.up) : rounds + 0.3
+        let area = Double(tiling.tileRows(units) * tiling.tileTokens(units))
+        var time = counted * workgroups * area / speed / Double(split)
+        // Sums that go through memory cost as much as some 1500 inputs each.
+        if split > 1 { time += Double(split * rows * tokenCount) * 1500 / Double(columns) }
+        if best.map({ time < $0.time }) ?? true { best = (tiling, time) }
+      }
+    }
+    var tiling =
+      best?.tiling
+      ?? MatrixTiling(rowSubgroups: 1, tokenSubgroups: 1, rowFragments: 1, tokenFragments: 1, step: 32)
+    let tokenTiles = (tokenCount + tiling.tileTokens(units) - 1) / tiling.tileTokens(units)
+    tiling.band = min(8, tokenTiles)
+    return tiling
+  }
+}
