@@ -42,6 +42,14 @@ package struct FlashAttentionKernel: Sendable, Hashable {
     return 16 * max(2 * block * row + tileRows * scratchRow, tileRows * row) + 8 * tileRows
   }
 
+  /// The shader's specialization constants.
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    [
+      UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(heads.headSize), UInt32(fragments),
+      UInt32(block), UInt32(units.m), UInt32(units.n), UInt32(units.k), loadsAhead ? 1 : 0,
+    ]
+  }
+
   /// Records attention of `tileCount` tiles. `push.head_count` and `kv_head_count` are filled in.
   package func record(
     _ commands: CommandBuffer, push: FlashPush, tileCount: Int, cache: KernelCache, traits: DeviceTraits
@@ -49,12 +57,11 @@ package struct FlashAttentionKernel: Sendable, Hashable {
     var push = push
     push.head_count = UInt32(heads.headCount)
     push.kv_head_count = UInt32(heads.kvHeadCount)
+    guard sharedBytes <= traits.sharedMemory else {
+      throw KernelError.unsupported("flash: \(sharedBytes) bytes of shared memory are more than the device has")
+    }
     let pipeline = try cache.pipeline(
-      "flash",
-      specialization: [
-        UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(heads.headSize), UInt32(fragments),
-        UInt32(block), UInt32(units.m), UInt32(units.n), UInt32(units.k), loadsAhead ? 1 : 0,
-      ],
+      "flash", specialization: specialization(traits),
       pushConstantBytes: MemoryLayout<FlashPush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (heads.headCount, tileCount, 1))
   }

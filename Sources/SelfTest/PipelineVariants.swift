@@ -2,6 +2,7 @@ import CShaderInterface
 import Kernels
 import ModelFiles
 import Transformer
+import VulkanRuntime
 
 /// A pipeline that the engine may ask for: a shader with its specialization constants.
 struct PipelineVariant: Hashable {
@@ -16,9 +17,17 @@ struct PipelineVariant: Hashable {
 /// memory is needed.
 struct PipelineVariants {
   let traits: DeviceTraits
+  /// Nil: the device has none, and no kernel that needs them.
+  let units: MatrixUnits?
+
+  init(_ physical: PhysicalDevice) {
+    traits = DeviceTraits(physical)
+    units = MatrixUnits(physical.capabilities)
+  }
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) } + attention + outputs
+    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
+      + flash + normalise + outputs
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
@@ -52,8 +61,8 @@ struct PipelineVariants {
 
   // MARK: Linear
 
-  /// What a stage asks of the kernel.
-  private struct Use {
+  /// What a stage asks of the kernel of its product.
+  struct Use {
     var epilogue: LinearKernel.Epilogue
     var hasNorm = false
     var hasBias = false
@@ -74,7 +83,7 @@ struct PipelineVariants {
     }
   }
 
-  private static let uses = [
+  static let uses = [
     Use(epilogue: .store, hasNorm: true, gathers: true, text: "logits"),
     Use(epilogue: .residual, text: "residual"),
     Use(epilogue: .residual, hasBias: true, text: "residual bias"),

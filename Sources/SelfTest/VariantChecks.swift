@@ -9,11 +9,12 @@ struct VariantChecks {
     guard bench.wants(name) else { return }
     try bench.report(name) {
       let known = Dictionary(
-        grouping: PipelineVariants(traits: bench.traits).all, by: \.shader)
-      // Checks give linear and attention many shapes that the engine does not choose; others have only their own.
+        grouping: PipelineVariants(bench.device.physical).all, by: \.shader)
+      // Checks give some kernels many shapes that the engine does not choose; others have only their own.
+      let shaped = ["linear", "attention", "matrix", "flash", "normalise"]
       let unlisted = bench.cache.made.map(\.variant).filter { made in
         guard let listed = known[made.shader] else { return true }
-        if made.shader.hasPrefix("linear") || made.shader.hasPrefix("attention") {
+        if shaped.contains(where: made.shader.hasPrefix) {
           return listed[0].specialization.count != made.specialization.count
         }
         return !listed.contains { $0.specialization == made.specialization }
