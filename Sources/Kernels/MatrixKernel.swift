@@ -31,9 +31,8 @@ package struct MatrixKernel: Sendable, Hashable {
 
   /// A sound tiling for `tokenCount` tokens.
   package func tiling(tokenCount: Int, traits: DeviceTraits) -> MatrixTiling {
-    let isPlain = matrix.format.type == .f16 || matrix.format.type == .bf16
-    return MatrixTilingChoice(units: units, traits: traits).tiling(
-      rows: matrix.rows, columns: matrix.columns, tokenCount: tokenCount, unpacks: !isPlain)
+    MatrixTilingChoice(format: matrix.format, units: units, traits: traits).tiling(
+      rows: matrix.rows, columns: matrix.columns, tokenCount: tokenCount)
   }
 
   /// Workgroups for `tokenCount` tokens.

@@ -49,19 +49,26 @@ extension MatrixTiling {
 
 /// The tilings that pay somewhere, and which of them does for a product.
 package struct MatrixTilingChoice {
-  let units: MatrixUnits
-  let traits: DeviceTraits
+  private let units: MatrixUnits
+  private let traits: DeviceTraits
+  /// Whether weights are neither float16 nor bfloat16.
+  private let unpacks: Bool
+  /// Bytes of a weight.
+  private let weightBytes: Double
 
-  package init(units: MatrixUnits, traits: DeviceTraits) {
+  package init(format: WeightFormat, units: MatrixUnits, traits: DeviceTraits) {
     self.units = units
     self.traits = traits
+    unpacks = format.type != .f16 && format.type != .bf16
+    weightBytes = format.planes.reduce(0) { $0 + Double($1.bytes) / Double($1.weights) }
   }
 
   /// Every tiling that may be chosen on the device, but for split and band.
   package var all: [MatrixTiling] {
     let tokenCounts = [units.n, 16, 32, 48, 64]
     if traits.isCPU { return Set(tokenCounts.map { onCPU(tokenCount: $0) }).sorted { $0.order < $1.order } }
-    return Set(tokenCounts.compactMap { small(tokenCount: $0) } + large.map(\.tiling)).sorted { $0.order < $1.order }
+    return Set(tokenCounts.compactMap { small(tokenCount: $0) } + large.map(\.tiling))
+      .sorted { $0.order < $1.order }
   }
 
   /// A tiling with what is known of it.
@@ -83,9 +90,14 @@ package struct MatrixTilingChoice {
     let tiling = MatrixTiling(
       rowSubgroups: rowSubgroups, tokenSubgroups: tokenSubgroups, rowFragments: rows / units.m,
       tokenFragments: tokens / units.n, step: step)
-    // Sums lie in registers: 128 of an invocation leave room for the rest everywhere.
-    guard tiling.fits(units, traits), rows * tokens <= 128 * traits.subgroupSize else { return nil }
-    return tiling
+    guard tiling.fits(units, traits) else { return nil }
+    // Sums and what is loaded for the next step, with its addresses, lie in registers: 170 of an invocation leave room
+    // for the rest.
+    let sums = Double(rows * tokens) / Double(traits.subgroupSize)
+    let rowBytes = weightBytes * Double(step * tiling.tileRows(units))
+    let loadedBytes = rowBytes + Double(2 * step * tiling.tileTokens(units))
+    let loads = loadedBytes / 16 / Double(tiling.subgroups * traits.subgroupSize)
+    return sums <= 128 && sums + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
   }
 
   /// For many tokens, the arithmetic decides.
@@ -123,8 +135,7 @@ package struct MatrixTilingChoice {
       tokenFragments: min(max(1, 16 / units.n), max(1, (tokenCount + units.n - 1) / units.n)), step: 32)
   }
 
-  /// - Parameter unpacks: whether weights are neither float16 nor bfloat16.
-  func tiling(rows: Int, columns: Int, tokenCount: Int, unpacks: Bool) -> MatrixTiling {
+  func tiling(rows: Int, columns: Int, tokenCount: Int) -> MatrixTiling {
     if traits.isCPU { return onCPU(tokenCount: tokenCount) }
     // Workgroups of 4 subgroups that the device has at work: as many as hide the latency of its memory.
     let slots = max(1, traits.wantedSubgroups / 16)

@@ -40,9 +40,16 @@ struct FlashChecks {
           contexts: contexts, fresh: fresh, window: [nil, 7, nil, 40, 150, nil, 33][turn % 7],
           softcap: [nil, 2, nil, nil][turn % 4])
         turn += 1
-        if let kernel = FlashAttentionKernel(heads: attempt.heads, units: units, traits: bench.traits) {
-          try check(attempt, kernel)
+        guard var kernel = FlashAttentionKernel(heads: attempt.heads, units: units, traits: bench.traits)
+        else {
+          continue
         }
+        // Where the other way is not too much for the device, it is checked as well.
+        if turn % 3 == 0, headSize <= 16 || !bench.traits.isCPU {
+          kernel.holdsQueries.toggle()
+          if !kernel.fits(bench.traits) { kernel.holdsQueries.toggle() }
+        }
+        try check(attempt, kernel)
       }
     }
   }
@@ -52,6 +59,7 @@ struct FlashChecks {
     let name =
       "flash head \(heads.headSize), \(heads.headCount)/\(heads.kvHeadCount) heads, contexts \(attempt.contexts), "
       + "last \(attempt.fresh), subgroups \(kernel.subgroups), block \(kernel.block)"
+      + (kernel.holdsQueries ? "" : ", shared queries")
       + (attempt.window.map { ", window \($0)" } ?? "") + (attempt.softcap.map { ", softcap \($0)" } ?? "")
     guard bench.wants(name) else { return }
     var random = bench.random(name)

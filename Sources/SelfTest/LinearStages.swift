@@ -29,7 +29,8 @@ struct LinearStages {
             bias: hasBias ? builder.bias(rows) : nil, postNorm: nil))
       }
     }
-    builder.add("residual post-norm", rows: whole([576, 34, 98, 2][formatIndex % 4], 32)) { rows, columns, builder in
+    builder.add("residual post-norm", rows: whole([576, 34, 98, 2][formatIndex % 4], 32)) {
+      rows, columns, builder in
       .residualProjection(
         ResidualProjectionStage(
           layer: 0, input: .feedForward, weight: builder.matrix(rows, columns), bias: nil,

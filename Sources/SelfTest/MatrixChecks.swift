@@ -18,11 +18,12 @@ struct MatrixChecks {
           type: type, formatIndex: formatIndex, onMatrixUnits: true, random: &random)
         let model = try DeviceModel(
           program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
+        let tilings = MatrixTiling.possible(.of(type), units, bench.traits)
         let reader = WeightReader(stages.source, roundsToHalf: true)
         for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
           // CPU drivers take seconds to compile each kernel: formats share out the stages there.
           if bench.traits.isCPU, stageIndex != formatIndex % LinearStages.count { continue }
-          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, units: units) {
+          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings) {
             let name =
               "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)"
               + (cut.tiling.map { ", \($0.text)" } ?? "")
@@ -46,11 +47,10 @@ struct MatrixChecks {
   }
 
   /// What is run of one stage of one format, dealt out in turn.
-  private func cuts(formatIndex: Int, stageIndex: Int, units: MatrixUnits) -> [Cut] {
+  private func cuts(formatIndex: Int, stageIndex: Int, tilings: [MatrixTiling]) -> [Cut] {
     let tokenCounts = [1, 9, 17, 33, 70]
-    let all = MatrixTiling.possible(units, bench.traits)
     func cut(_ turn: Int) -> Cut {
-      Cut(tokenCount: tokenCounts[(turn + turn / 5) % 5], tiling: all[turn % all.count])
+      Cut(tokenCount: tokenCounts[(turn + turn / 5) % 5], tiling: tilings[turn % tilings.count])
     }
     if bench.traits.isCPU { return [cut(formatIndex + formatIndex / LinearStages.count)] }
     let turn = formatIndex * LinearStages.count + stageIndex
@@ -60,15 +60,19 @@ struct MatrixChecks {
 }
 
 extension MatrixTiling {
-  /// Every tiling that the kernel chooses on a device, and smaller ones; each with a split and a band.
-  static func possible(_ units: MatrixUnits, _ traits: DeviceTraits) -> [MatrixTiling] {
+  /// Every tiling that the kernel chooses for a format on a device, and smaller ones; each with a split and a band.
+  static func possible(
+    _ format: WeightFormat, _ units: MatrixUnits, _ traits: DeviceTraits
+  ) -> [MatrixTiling] {
     let small = [
       MatrixTiling(rowSubgroups: 1, tokenSubgroups: 1, rowFragments: 1, tokenFragments: 1, step: 32),
       MatrixTiling(rowSubgroups: 2, tokenSubgroups: 1, rowFragments: 1, tokenFragments: 1, step: 64),
       MatrixTiling(rowSubgroups: 1, tokenSubgroups: 2, rowFragments: 2, tokenFragments: 1, step: 32),
       MatrixTiling(rowSubgroups: 2, tokenSubgroups: 3, rowFragments: 1, tokenFragments: 1, step: 128),
     ]
-    let all = (small + MatrixTilingChoice(units: units, traits: traits).all).filter { $0.fits(units, traits) }
+    let all = (small + MatrixTilingChoice(format: format, units: units, traits: traits).all).filter {
+      $0.fits(units, traits)
+    }
     return (0..<all.count * 3 / 2).map { index in
       var tiling = all[index % all.count]
       tiling.split = [1, 3, 1, 2, 8][index % 5]

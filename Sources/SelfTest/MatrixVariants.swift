@@ -42,7 +42,8 @@ extension PipelineVariants {
       return PipelineVariant(
         shader: "flash", specialization: kernel.specialization(traits),
         pushConstantBytes: MemoryLayout<FlashPush>.size,
-        text: "head \(headSize), subgroups \(kernel.subgroups), block \(kernel.block)")
+        text: "head \(headSize), subgroups \(kernel.subgroups), block \(kernel.block)"
+          + (kernel.holdsQueries ? "" : ", shared queries"))
     }
   }
 
