@@ -124,7 +124,8 @@ public final class Engine {
 
   /// Most tokens of a prompt that are processed at once.
   package static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
-    max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
+    // Products on matrix units are the faster the more tokens they have, up to some thousands.
+    max(1, options.promptChunk ?? (traits.isCPU ? 64 : traits.matrixUnits == nil ? 512 : 2048))
   }
 
   /// The most that one step may ask for, with a context of that many tokens.

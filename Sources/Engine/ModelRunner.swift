@@ -16,8 +16,6 @@ package final class ModelRunner {
   package let kvCache: KVCache
   let workspace: Workspace
   let limits: StepLimits
-  /// Most rows of one attention tile of a prompt.
-  let promptTileRows: Int
 
   private let recorder: PlanRecorder
   private var slots: [Slot] = []
@@ -52,10 +50,6 @@ package final class ModelRunner {
       device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
-    promptTileRows =
-      AttentionKernel(
-        heads: program.heads, tileRows: limits.rows, rowCount: limits.rows, traits: traits
-      ).tileRows
     done = try device.makeSemaphore()
     for index in 0..<Self.depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -69,9 +63,9 @@ package final class ModelRunner {
   package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
   ) throws -> Ticket {
-    let tileRows = tileRows(for: rows)
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
-    return try submit(step, shape: PlanShape(step, tileRows: tileRows, output: output, limits: limits))
+    let cut = recorder.cut(rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
+    return try submit(step, shape: PlanShape(step, cut: cut, output: output, limits: limits))
   }
 
   private func submit(_ step: StepContents, shape: PlanShape) throws -> Ticket {
@@ -99,14 +93,14 @@ package final class ModelRunner {
     try setPages([0], sequence: 0, from: 0)
     for (count, outputs) in steps {
       let rows = (0..<count).map { StepRow(token: 0, position: UInt32($0), sequence: 0, output_row: 0) }
-      let tileRows = tileRows(for: rows)
+      let cut = recorder.cut(rows)
       func contents(_ rows: [StepRow]) -> StepContents {
         StepContents(
           rows: rows, outputs: outputs == 0 ? [] : [rows.count - 1],
           samples: outputs == 0 ? [] : [SamplingParameters().device(sequence: 0, position: rows.count)],
-          tileRows: tileRows)
+          tileRows: cut.tileRows)
       }
-      let shape = PlanShape(contents(rows), tileRows: tileRows, output: .sample, limits: limits)
+      let shape = PlanShape(contents(rows), cut: cut, output: .sample, limits: limits)
       guard slots[0].plans[shape] == nil else { continue }
       try whileWaiting()
       for index in slots.indices { _ = try plan(shape, slot: index) }
@@ -130,9 +124,9 @@ package final class ModelRunner {
     rows: [StepRow], outputs: [Int], samples: [SampleParameters]
   ) throws -> [StageTime] {
     try drain()
-    let tileRows = tileRows(for: rows)
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
-    let shape = PlanShape(step, tileRows: tileRows, output: .sample, limits: limits)
+    let cut = recorder.cut(rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
+    let shape = PlanShape(step, cut: cut, output: .sample, limits: limits)
     slots[0].step.write(step)
     // Two stamps a barrier; few stages have more than one.
     let pool = try device.makeTimestampPool(count: 1 + 8 * (model.stages.count + 1))
@@ -158,11 +152,6 @@ package final class ModelRunner {
       return StageTime(
         stage: stage, microseconds: stamps[count - 1] - stamps[start] - idle, idleMicroseconds: idle)
     }
-  }
-
-  /// Most rows of an attention tile: 1 for a step whose rows are of different sequences, since none would share one.
-  private func tileRows(for rows: [StepRow]) -> Int {
-    zip(rows, rows.dropFirst()).contains { $0.sequence == $1.sequence } ? promptTileRows : 1
   }
 
   /// Waits until nothing is in flight.
