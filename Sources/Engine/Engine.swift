@@ -23,6 +23,8 @@ public struct EngineOptions: Sendable {
   public var expectedPrompt: Int?
   /// Where compiled pipelines are kept between runs; nil keeps none.
   public var pipelineCacheDirectory: String?
+  /// Whether the fastest of several ways to cut products is measured at first use of a device, within two seconds.
+  public var tunes = true
 
   public init() {}
 }
@@ -93,6 +95,7 @@ public final class Engine {
     runner = try ModelRunner(
       cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
     pages = PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens)
+    if options.tunes { try runner.tune(sequences: 1) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
       let start = ContinuousClock.now
       try runner.prepare(steps(ofPrompt: prompt)) {
@@ -116,6 +119,9 @@ public final class Engine {
   public func savePipelineCache() throws {
     try runner.device.savePipelineCache()
   }
+
+  /// How products are cut on this device, a line each: what was measured at its first use.
+  public var tuningTexts: [String] { runner.cache.tuning.texts }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.
   public var validationMessageCount: Int { instance.validationMessageCount }

@@ -154,6 +154,25 @@ package final class ModelRunner {
     }
   }
 
+  /// Measures the tilings of products in steps of single tokens of up to `sequences` sequences, where they are not
+  /// known for the device. Nothing may be in flight; page 0 of the cache is overwritten.
+  package func tune(sequences: Int) throws {
+    var count = 1
+    while count <= min(sequences, limits.rows, limits.outputs, 8) {
+      let rows = (0..<count).map {
+        StepRow(token: 0, position: 0, sequence: UInt32($0 % limits.sequences), output_row: 0)
+      }
+      let cut = StepCut(tileRows: 1, usesMatrixUnits: false)
+      let step = StepContents(
+        rows: rows, outputs: Array(rows.indices),
+        samples: rows.indices.map { _ in SamplingParameters().device(sequence: 0, position: 1) }, tileRows: 1)
+      try setPages([0], sequence: 0, from: 0)
+      try LinearTuner(recorder: recorder, slot: slots[0].step).tune(
+        step, shape: PlanShape(step, cut: cut, output: .sample, limits: limits))
+      count *= 2
+    }
+  }
+
   /// Waits until nothing is in flight.
   package func drain() throws {
     try wait(for: submitted)

@@ -115,6 +115,42 @@ package struct LinearKernel: Sendable, Hashable {
     return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
   }
 
+  /// Tilings that are worth measuring for `columnCount` columns, the default first: those that were the best for
+  /// some product on some device, or near it.
+  package func candidates(columnCount: Int, traits: DeviceTraits) -> [Tiling] {
+    let standard = tiling(columnCount: columnCount, traits: traits)
+    let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
+    // Subgroups, split, rows, unroll.
+    let cuts =
+      columnCount > 1
+      ? [
+        (4, 1, 4, 1), (8, 1, 4, 1), (8, 1, 2, 2), (8, 1, 2, 1), (16, 1, 2, 1), (16, 1, 4, 1), (8, 2, 4, 1),
+        (4, 1, 2, 2), (16, 2, 2, 1), (16, 1, 1, 2), (16, 2, 4, 1), (4, 1, 8, 1),
+      ]
+      : inputs == .bytes
+        ? [
+          (16, 1, 1, 1), (16, 1, 1, 4), (32, 1, 1, 4), (32, 1, 1, 1), (4, 2, 2, 4), (8, 2, 2, 4), (16, 2, 2, 4),
+          (16, 1, 2, 2), (16, 1, 2, 4), (8, 1, 4, 1), (8, 1, 4, 2), (4, 1, 8, 2), (32, 2, 1, 4), (16, 4, 4, 1),
+          (8, 1, 2, 2),
+        ]
+        : [
+          (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),
+          (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4),
+        ]
+    // Parts that workgroups leave for the next stage to go through must not be many.
+    let leaves = (epilogue == .residual && next != .none) || epilogue == .store
+    let fewestRows = leaves ? 8 : 2
+    let others = cuts.map {
+      Tiling(subgroups: $0.0, split: $0.1, rows: $0.2, columns: standard.columns, unroll: $0.3)
+    }.filter { tiling in
+      tiling != standard && tiling.subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations
+        && tiling.groupRows >= fewestRows && tiling.groupRows.isMultiple(of: rowMultiple)
+        && (epilogue != .queryKeyValueNorm || 16.isMultiple(of: tiling.groupRows))
+        && tiling.rows * tiling.columns <= 32 && chunksPerLane >= tiling.split
+    }
+    return [standard] + others
+  }
+
   /// The shader's name in the library.
   package var shaderName: String {
     (inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name

@@ -37,6 +37,11 @@ package struct StepCut: Sendable, Hashable {
   /// Most rows of an attention tile.
   package var tileRows: Int
   package var usesMatrixUnits: Bool
+
+  package init(tileRows: Int, usesMatrixUnits: Bool) {
+    self.tileRows = tileRows
+    self.usesMatrixUnits = usesMatrixUnits
+  }
 }
 
 /// Records Programs: every stage's dispatches with the addresses of one device's weights, cache and workspace.
@@ -139,9 +144,7 @@ package final class PlanRecorder {
   package func record(
     _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
   ) throws {
-    commands.keepAlive([
-      workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
-    ])
+    keepAlive(commands, slot: slot)
     var state = RecordingState()
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(commands, shape: shape, slot: slot, onStage: onStage)
@@ -201,7 +204,7 @@ package final class PlanRecorder {
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
-        let tiling = product.kernel.tiling(columnCount: product.columnCount, traits: traits)
+        let tiling = cache.tuning.tiling(product.kernel, columnCount: product.columnCount, traits: traits)
         try product.kernel.record(
           commands, push: product.push, columnCount: product.columnCount, cache: cache, traits: traits,
           tiling: tiling)
@@ -214,6 +217,16 @@ package final class PlanRecorder {
         }
       }
     }
+  }
+
+  /// The stages of the Program.
+  var stageIndices: Range<Int> { model.stages.indices }
+
+  /// Keeps what every recording reads until it has run.
+  func keepAlive(_ commands: CommandBuffer, slot: StepSlot) {
+    commands.keepAlive([
+      workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
+    ])
   }
 
   private func nextForm(after index: Int) -> ProductForm { index + 1 < forms.count ? forms[index + 1] : .none }
@@ -347,7 +360,7 @@ package final class PlanRecorder {
 
   /// Tokens from which on the matrix units are faster: as measured on an H100, sooner where products read more.
   private var fewestMatrixRows: Int {
-    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 16 : 32
+    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 8 : 16
   }
 }
 
