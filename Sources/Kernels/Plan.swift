@@ -373,7 +373,9 @@ extension DeviceStage {
     case .queryKeyValue(let weights):
       return ProductForm(weights.matrices.map(\.format), traits: traits)
     case .residualProjection(let weights):
-      return ProductForm([weights.matrix.format], traits: traits)
+      // Blocks must not lie across heads, which different workgroups make.
+      let isWhole = weights.stage.input == .feedForward || weights.headSize.isMultiple(of: 32)
+      return isWhole ? ProductForm([weights.matrix.format], traits: traits) : .floats
     case .gatedFeedForward(let weights):
       return ProductForm([weights.matrix.format], traits: traits)
     case .logits(let weights):

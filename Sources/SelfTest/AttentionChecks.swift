@@ -49,9 +49,9 @@ struct AttentionChecks {
     /// The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
     var fresh: [Int] { contexts.map { min($0, tileRows == 1 ? 1 : 2 * tileRows + 1) } }
     var freshRows: Int { fresh.reduce(0, +) }
-    /// What follows wants blocks of bytes every other time.
+    /// What follows wants blocks of bytes where heads are whole blocks, every other time.
     var next: ProductForm {
-      (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
+      heads.headSize.isMultiple(of: 32) && (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
     }
   }
 

@@ -160,7 +160,7 @@ struct PipelineVariants {
     for headSize in [64, 80, 96, 128, 256] {
       for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
         for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes)]
-        {
+        where headSize.isMultiple(of: 32) || next == .floats {
           let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
           guard
             let kernel = AttentionDecodeKernel(
