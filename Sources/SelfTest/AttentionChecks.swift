@@ -29,6 +29,7 @@ struct AttentionChecks {
         if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 4) {
           var single = attempt
           single.tileRows = 1
+          single.leavesHalves = turn % 3 == 0
           try check(single, decodeKernel(single, turn: turn))
         }
       }
@@ -45,13 +46,16 @@ struct AttentionChecks {
     var splits: Int
     /// Workgroups of about this many times as many invocations as they must have.
     var threadScale: Int
+    /// Whether matrix units take the outputs.
+    var leavesHalves = false
 
     /// The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
     var fresh: [Int] { contexts.map { min($0, tileRows == 1 ? 1 : 2 * tileRows + 1) } }
     var freshRows: Int { fresh.reduce(0, +) }
-    /// What follows wants blocks of bytes every other time.
+    /// What follows wants blocks of bytes where heads are whole blocks, every other time.
     var next: ProductForm {
-      (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
+      if leavesHalves { return .halves }
+      return heads.headSize.isMultiple(of: 32) && (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
     }
   }
 
@@ -102,6 +106,10 @@ struct AttentionChecks {
     }
   }
 
+  /// Names a struct's conformance in this module. Swift 6.3.1, building with tests, does not find that of an imported
+  /// struct when only code inlined from another module needs it, and crashes.
+  private static func plain<Value: BitwiseCopyable>(_ value: Value) -> Value { value }
+
   private func check(_ attempt: Attempt, _ kernel: Subject) throws {
     let heads = attempt.heads
     let name =
@@ -120,7 +128,7 @@ struct AttentionChecks {
       image: &image)
     let partials = image.addPoisoned(max(1, kernel.partialCount))
     let scale = 1 / Float(heads.headSize).squareRoot()
-    var push = AttentionPush()
+    var push = Self.plain(AttentionPush())
     push.queries = scene.queryAddress
     push.keys = scene.keyAddress
     push.values = scene.valueAddress

@@ -159,7 +159,7 @@ struct LinearCheck {
     push.output_stride = UInt32(stride)
     push.bias = weights.bias
     let scratch = image.addPoisoned(columnCount * stride)
-    let next = outputWidth.isMultiple(of: 16) ? next : .floats
+    let next = outputWidth.isMultiple(of: 32) ? next : .floats
     let kernel = LinearKernel(
       matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
       hasBias: stage.bias != nil, inputs: inputs, next: next)
@@ -198,7 +198,7 @@ struct LinearCheck {
     let x = random.normals(columnCount * width)
     var image = bench.newImage()
     let stride = activationStride(outputWidth)
-    let next = next == .bytes && outputWidth.isMultiple(of: 16) ? ProductForm.bytes : .floats
+    let next = next == .bytes && outputWidth.isMultiple(of: 32) ? ProductForm.bytes : .floats
     let left = NextOutputs(
       form: next, width: outputWidth, rowCount: columnCount, squareCount: 0, norm: [], image: &image)
     var push = LinearPush()

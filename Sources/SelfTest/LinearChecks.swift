@@ -86,11 +86,11 @@ extension Stage {
   /// Whether the stage's matrices are of several formats.
   fileprivate var mixesFormats: Bool { Set(matrices.map(\.type)).count > 1 }
 
-  /// Rows of a product that make one block of 16 outputs.
+  /// Rows of a product that make one block of 32 outputs.
   fileprivate var rowsOfBlock: Int {
     switch self {
-    case .gatedFeedForward: 32
-    case .residualProjection(let stage): stage.postNorm == nil ? 16 : 2
+    case .gatedFeedForward: 64
+    case .residualProjection(let stage): stage.postNorm == nil ? 32 : 2
     case .embed, .queryKeyValue, .attention, .logits: 2
     }
   }

@@ -7,7 +7,8 @@ import Transformer
 extension PipelineVariants {
   /// The matrix kernel, cut as for the matrices that models have and for steps of one prompt or of many sequences.
   func matrix(_ type: TensorType) -> [PipelineVariant] {
-    guard let units else { return [] }
+    // Weights of float32 would lose what they are there for: the engine keeps them from matrix units.
+    guard let units, type != .f32 else { return [] }
     let format = WeightFormat.of(type)
     var seen: Set<[UInt32]> = []
     var result: [PipelineVariant] = []

@@ -2,7 +2,6 @@ import CShaderInterface
 import Kernels
 import ModelFiles
 import Transformer
-import VulkanRuntime
 
 /// A pipeline that the engine may ask for: a shader with its specialization constants.
 struct PipelineVariant: Hashable {
@@ -17,13 +16,8 @@ struct PipelineVariant: Hashable {
 /// memory is needed.
 struct PipelineVariants {
   let traits: DeviceTraits
-  /// Nil: the device has none, and no kernel that needs them.
+  /// Nil leaves out the kernels that need them.
   let units: MatrixUnits?
-
-  init(_ physical: PhysicalDevice) {
-    traits = DeviceTraits(physical)
-    units = MatrixUnits(physical.capabilities)
-  }
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
@@ -37,7 +31,7 @@ struct PipelineVariants {
   }
 
   private func embed(_ type: TensorType) -> [PipelineVariant] {
-    ProductForm.allCases.map { next in
+    [ProductForm.none, .floats, .bytes].map { next in
       PipelineVariant(
         shader: "embed.\(type.name)", specialization: [UInt32(traits.invocations(32)), next.rawValue],
         pushConstantBytes: MemoryLayout<EmbedPush>.size, text: "to \(next)")
@@ -168,18 +162,21 @@ struct PipelineVariants {
     var variants: Set<PipelineVariant> = []
     for headSize in [64, 80, 96, 128, 256] {
       for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
-        for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes)]
-        {
+        for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes), (64, .halves)]
+        where headSize.isMultiple(of: 32) || next != .bytes {
           let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          if next == .halves, units == nil { continue }
           guard
             let kernel = AttentionDecodeKernel(
-              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next, traits: traits)
+              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next,
+              traits: traits)
           else { continue }
           variants.insert(
             PipelineVariant(
               shader: "attention_decode", specialization: kernel.specialization(traits),
               pushConstantBytes: MemoryLayout<AttentionPush>.size,
-              text: "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups)"))
+              text:
+                "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups), to \(next)"))
         }
       }
     }

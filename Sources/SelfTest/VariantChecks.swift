@@ -8,8 +8,9 @@ struct VariantChecks {
     let name = "pipeline variants"
     guard bench.wants(name) else { return }
     try bench.report(name) {
-      let known = Dictionary(
-        grouping: PipelineVariants(bench.device.physical).all, by: \.shader)
+      // Checks use units that the engine leaves alone, too.
+      let variants = PipelineVariants(traits: bench.traits, units: MatrixUnits(bench.device.capabilities))
+      let known = Dictionary(grouping: variants.all, by: \.shader)
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
       let shaped = ["linear", "attention", "matrix", "flash", "normalise"]
       let unlisted = bench.cache.made.map(\.variant).filter { made in
