@@ -26,7 +26,7 @@ struct AttentionChecks {
         let rows = attempt.freshRows
         try check(attempt, kernel(attempt, rowCount: rows))
         // CPU drivers, which do not choose the kernel, take minutes to compile its larger shapes.
-        if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 4) {
+        if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2) {
           var single = attempt
           single.tileRows = 1
           single.leavesHalves = turn % 3 == 0
