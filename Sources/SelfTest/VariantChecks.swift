@@ -10,15 +10,18 @@ struct VariantChecks {
     try bench.report(name) {
       // Checks use units that the engine leaves alone, too.
       let variants = PipelineVariants(traits: bench.traits, units: MatrixUnits(bench.device.capabilities))
-      let known = Dictionary(grouping: variants.all, by: \.shader)
+      func family(_ shader: String) -> Substring { shader.prefix { $0 != "." } }
+      let known = Dictionary(grouping: variants.all) { family($0.shader) }
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
-      let shaped = ["linear", "attention", "matrix", "flash", "normalise"]
+      let shaped: Set<Substring> = [
+        "linear", "linear_bytes", "attention", "attention_decode", "matrix", "flash", "normalise",
+      ]
       let unlisted = bench.cache.made.map(\.variant).filter { made in
-        guard let listed = known[made.shader] else { return true }
-        if shaped.contains(where: made.shader.hasPrefix) {
+        guard let listed = known[family(made.shader)] else { return true }
+        if shaped.contains(family(made.shader)) {
           return listed[0].specialization.count != made.specialization.count
         }
-        return !listed.contains { $0.specialization == made.specialization }
+        return !listed.contains { $0.shader == made.shader && $0.specialization == made.specialization }
       }
       return (
         [Comparison("not listed", value: Double(unlisted.count), tolerance: 0)], 0,
