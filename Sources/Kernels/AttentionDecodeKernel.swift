@@ -37,7 +37,8 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
     group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
-    subgroups = max(1, min(8, traits.maxWorkgroupInvocations / traits.subgroupSize))
+    // 256 invocations have all the registers that a lane can use.
+    subgroups = max(1, min(8, min(256, traits.maxWorkgroupInvocations) / traits.subgroupSize))
     splits = 1
     // Sums and running softmaxes live in registers and meet in shared memory.
     while sharedBytes > min(traits.sharedMemory, 48 << 10), subgroups > 4 { subgroups /= 2 }
@@ -68,8 +69,10 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(traits.subgroupSize),
       UInt32(heads.headSize), UInt32(group), UInt32(splits), next.rawValue,
       UInt32(isPower && octets <= traits.subgroupSize ? traits.subgroupSize / octets : 1),
-      octets % 16 == 0 && group <= 4 && traits.subgroupSize >= 32 ? 16 : octets % 8 == 0 ? 8 : 2,
-      group <= 4 ? 8 : 4,
+      // Loads under way at once, as far as registers go.
+      octets % 16 == 0 && group * octets <= 64 && traits.subgroupSize == 32
+        ? 16 : octets % 8 == 0 && group <= 4 ? 8 : 2,
+      group * octets <= 64 && traits.subgroupSize <= 32 ? 8 : 4,
     ]
   }
 

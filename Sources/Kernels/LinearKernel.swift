@@ -102,6 +102,10 @@ package struct LinearKernel: Sendable, Hashable {
       // Workgroups of these leave something each for the next stage to go through.
       groupRows = (epilogue == .residual && next != .none) || epilogue == .store ? 8 : 2
     }
+    // No more invocations than can have all the registers that a lane can use.
+    while inputs != .bytes, groupRows > 2, groupRows / rows * split * traits.subgroupSize > 256 {
+      groupRows /= 2
+    }
     groupRows = max(rowMultiple, groupRows)
     var subgroups = max(1, groupRows / rows) * split
     while subgroups > most {
@@ -113,7 +117,10 @@ package struct LinearKernel: Sendable, Hashable {
       // Compilers do as well by themselves, but where a subgroup has but one row in a large workgroup.
       unroll = rows > 1 ? min(2, max(1, chunksPerLane)) : rowMultiple > 2 && chunksPerLane >= 4 ? 4 : 1
     } else {
-      while unroll < 4, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 }
+      // Unpacked weights of all chunks under way may lie in registers at once.
+      while unroll < 4, rows * unroll * matrix.format.chunk <= 32, chunksPerLane / split >= 2 * unroll {
+        unroll *= 2
+      }
     }
     if columns > 2 { unroll = min(unroll, 2) }
     return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
@@ -153,6 +160,7 @@ package struct LinearKernel: Sendable, Hashable {
         && tiling.groupRows >= fewestRows && tiling.groupRows.isMultiple(of: rowMultiple)
         && (epilogue != .queryKeyValueNorm || 16.isMultiple(of: tiling.groupRows))
         && tiling.rows * tiling.columns <= 32 && chunksPerLane >= tiling.split
+        && (inputs == .bytes || tiling.rows * tiling.unroll * matrix.format.chunk <= 64)
     }
     return [standard] + others
   }

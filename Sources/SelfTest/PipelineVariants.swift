@@ -91,8 +91,8 @@ struct PipelineVariants {
 
   private func linear(_ type: TensorType) -> [PipelineVariant] {
     let format = WeightFormat.of(type)
-    let forms: [ProductForm] = format.hasByteProducts ? [.floats, .bytes] : [.floats]
-    return forms.flatMap { form in Self.uses.flatMap { linear(format, form, $0) } }
+    let form = ProductForm([format], traits: traits)
+    return Self.uses.flatMap { linear(format, form, $0) }
   }
 
   /// The linear kernel of one use, cut as for the matrices that models have.
