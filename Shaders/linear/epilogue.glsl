@@ -244,7 +244,10 @@ void finish_group(uint first_row, uint first_column, uint columns) {
     uint head = (push.row_offset + first_row) / head_size;
     if (role_of_head(head) == VALUE) return;
     if (!last_workgroup(head * gl_NumWorkGroups.x + gl_WorkGroupID.x, head_size / GROUP_ROWS)) return;
-    for (uint c = gl_SubgroupID; c < columns; c += SUBGROUPS) finish_head(head, first_column + c);
+    for (uint c = gl_SubgroupID; c < columns; c += SUBGROUPS) {
+      // Some CPU drivers run a loop's uniform loads once even where no invocation takes part.
+      finish_head(head, first_column + min(c, columns - 1));
+    }
   } else if (EPILOGUE == EPILOGUE_RESIDUAL_NORM) {
     if (!last_workgroup(gl_WorkGroupID.x, gl_NumWorkGroups.y)) return;
     for (uint c = 0; c < columns; c++) finish_post_norm(first_column + c);

@@ -231,7 +231,8 @@ package struct StepContents: Sendable {
         tiles[tiles.count - 1] = last
       } else {
         tiles.append(
-          AttentionTile(first_row: UInt32(index), row_count: 1, sequence: row.sequence,
+          AttentionTile(
+            first_row: UInt32(index), row_count: 1, sequence: row.sequence,
             first_position: row.position))
       }
     }
