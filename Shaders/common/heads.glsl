@@ -10,16 +10,33 @@ uint role_of_head(uint head) {
   return head < push.extras.data.head_count + push.extras.data.kv_head_count ? KEY : VALUE;
 }
 
+// What storing a pair of a head needs besides its values: loaded apart from it, so that it can be early.
+struct HeadPlace {
+  uvec2 frequency;  // rope
+  uint position;
+  uint page;
+};
+
+HeadPlace head_place(uint stacked_row, uint column) {
+  StepRow entry = push.step.rows[column];
+  uint page = push.extras.data.block_tables.at[entry.sequence * push.extras.data.table_stride
+                                               + entry.position / KV_PAGE_TOKENS];
+  uint element = stacked_row % push.extras.data.head_size;
+  uvec2 frequency = uvec2(0);
+  if (element < push.extras.data.rotated_size) {
+    frequency = uvec2(push.extras.data.rope.at[element], push.extras.data.rope.at[element + 1]);
+  }
+  return HeadPlace(frequency, entry.position, page);
+}
+
 // Turns a pair of elements of a query or key head, and stores a pair of any head.
-void store_head_pair(uint stacked_row, uint column, vec2 values) {
+void store_head_pair(uint stacked_row, uint column, vec2 values, HeadPlace place) {
   uint head_size = push.extras.data.head_size;
   uint head = stacked_row / head_size;
   uint element = stacked_row % head_size;
   uint role = role_of_head(head);
-  StepRow entry = push.step.rows[column];
   if (role != VALUE && element < push.extras.data.rotated_size) {
-    uvec2 frequency = uvec2(push.extras.data.rope.at[element], push.extras.data.rope.at[element + 1]);
-    values = rotate(values, frequency, entry.position) * push.extras.data.rope_magnitude;
+    values = rotate(values, place.frequency, place.position) * push.extras.data.rope_magnitude;
   }
   if (role == QUERY) {
     uint index = column * push.output_stride + stacked_row;
@@ -27,18 +44,16 @@ void store_head_pair(uint stacked_row, uint column, vec2 values) {
     push.outputs.at[index + 1] = values.y;
     return;
   }
-  uint page = push.extras.data.block_tables.at[entry.sequence * push.extras.data.table_stride
-                                               + entry.position / KV_PAGE_TOKENS];
-  uint slot = entry.position % KV_PAGE_TOKENS;
+  uint slot = place.position % KV_PAGE_TOKENS;
   uint packed = packHalf2x16(clamp(values, vec2(-65504.0), vec2(65504.0)));
   uint kv_heads = push.extras.data.kv_head_count;
   if (role == KEY) {
     uint kv_head = head - push.extras.data.head_count;
-    uint octet = ((page * kv_heads + kv_head) * (head_size / 8) + element / 8) * KV_PAGE_TOKENS + slot;
+    uint octet = ((place.page * kv_heads + kv_head) * (head_size / 8) + element / 8) * KV_PAGE_TOKENS + slot;
     push.extras.data.keys.at[octet * 4 + (element % 8) / 2] = packed;
   } else {
     uint kv_head = head - push.extras.data.head_count - kv_heads;
-    push.extras.data.values.at[(((page * kv_heads + kv_head) * KV_PAGE_TOKENS + slot) * head_size + element) / 2] =
+    push.extras.data.values.at[(((place.page * kv_heads + kv_head) * KV_PAGE_TOKENS + slot) * head_size + element) / 2] =
         packed;
   }
 }

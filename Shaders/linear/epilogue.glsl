@@ -1,5 +1,6 @@
 // What happens to the linear kernel's sums: one function for a pair of rows, one for the whole workgroup.
-#include "common/rope.glsl"
+#include "common/activate.glsl"
+#include "common/heads.glsl"
 
 // Where partial_sums has row `row` of the workgroup's rows and column `c`, summed by one of the subgroups that share it.
 uint place_of(uint row, uint part, uint c) {
@@ -25,34 +26,16 @@ uint place_of_output(uint index, uint c) {
 
 void keep_output(uint index, uint c, float value) { partial_sums[place_of_output(index, c)] = value; }
 
-float activate(float x) {
-  if (ACTIVATION == ACTIVATION_SILU) return x / (1 + exp(-x));
-  // 0.5 * x * (1 + tanh(t)) is x / (1 + exp(-2 t)), which keeps its precision where tanh nears -1.
-  float t = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-  return x / (1 + exp(-2 * t));
-}
-
-// Where a stacked row of Q|K|V belongs.
-const uint QUERY = 0;
-const uint KEY = 1;
-const uint VALUE = 2;
-uint role_of_head(uint head) {
-  if (head < push.extras.data.head_count) return QUERY;
-  return head < push.extras.data.head_count + push.extras.data.kv_head_count ? KEY : VALUE;
-}
-
 // What finishing a pair of rows needs besides their sums: loaded before the sums are known, so that nothing waits for
 // it after them.
 struct Prepared {
   vec2 residual;
-  vec2 norm;        // weight of the next norm
-  uvec2 frequency;  // rope
-  uint position;
-  uint page;
+  vec2 norm;  // weight of the next norm
+  HeadPlace place;
 };
 
 Prepared prepare_pair(uint row, uint column) {
-  Prepared prepared = Prepared(vec2(0), vec2(0), uvec2(0), 0, 0);
+  Prepared prepared = Prepared(vec2(0), vec2(0), HeadPlace(uvec2(0), 0, 0));
   uint stacked_row = push.row_offset + row;
   if (EPILOGUE == EPILOGUE_RESIDUAL) {
     uint index = activation_index(stacked_row);
@@ -62,46 +45,9 @@ Prepared prepare_pair(uint row, uint column) {
       prepared.norm = vec2(push.extras.data.next.norm.at[index], push.extras.data.next.norm.at[index + 1]);
     }
   } else if (EPILOGUE == EPILOGUE_QKV || EPILOGUE == EPILOGUE_QKV_NORM) {
-    StepRow entry = push.step.rows[column];
-    prepared.position = entry.position;
-    prepared.page = push.extras.data.block_tables.at[entry.sequence * push.extras.data.table_stride
-                                                     + entry.position / KV_PAGE_TOKENS];
-    uint element = stacked_row % push.extras.data.head_size;
-    if (element < push.extras.data.rotated_size) {
-      prepared.frequency = uvec2(push.extras.data.rope.at[element], push.extras.data.rope.at[element + 1]);
-    }
+    prepared.place = head_place(stacked_row, column);
   }
   return prepared;
-}
-
-// Turns a pair of elements of a query or key head, and stores a pair of any head.
-void store_head_pair(uint stacked_row, uint column, vec2 values, Prepared prepared) {
-  uint head_size = push.extras.data.head_size;
-  uint head = stacked_row / head_size;
-  uint element = stacked_row % head_size;
-  uint role = role_of_head(head);
-  if (role != VALUE && element < push.extras.data.rotated_size) {
-    values = rotate(values, prepared.frequency, prepared.position) * push.extras.data.rope_magnitude;
-  }
-  if (role == QUERY) {
-    uint index = column * push.output_stride + stacked_row;
-    push.outputs.at[index] = values.x;
-    push.outputs.at[index + 1] = values.y;
-    return;
-  }
-  uint page = prepared.page;
-  uint slot = prepared.position % KV_PAGE_TOKENS;
-  uint packed = packHalf2x16(clamp(values, vec2(-65504.0), vec2(65504.0)));
-  uint kv_heads = push.extras.data.kv_head_count;
-  if (role == KEY) {
-    uint kv_head = head - push.extras.data.head_count;
-    uint octet = ((page * kv_heads + kv_head) * (head_size / 8) + element / 8) * KV_PAGE_TOKENS + slot;
-    push.extras.data.keys.at[octet * 4 + (element % 8) / 2] = packed;
-  } else {
-    uint kv_head = head - push.extras.data.head_count - kv_heads;
-    push.extras.data.values.at[(((page * kv_heads + kv_head) * KV_PAGE_TOKENS + slot) * head_size + element) / 2] =
-        packed;
-  }
 }
 
 // What becomes of a pair of rows: pair `pair` and column `c` of the workgroup, `row` and `column` of the product.
@@ -140,10 +86,10 @@ void finish_pair(uint pair, uint c, uint row, uint column, vec2 values, Prepared
       push.outputs.at[column * push.output_stride + activation_index(stacked_row / 2)] = value;
     }
   } else if (EPILOGUE == EPILOGUE_QKV) {
-    store_head_pair(stacked_row, column, values, prepared);
+    store_head_pair(stacked_row, column, values, prepared.place);
   } else if (EPILOGUE == EPILOGUE_QKV_NORM) {
     if (role_of_head(stacked_row / push.extras.data.head_size) == VALUE) {
-      store_head_pair(stacked_row, column, values, prepared);
+      store_head_pair(stacked_row, column, values, prepared.place);
     } else {
       uint index = column * push.extras.data.scratch_stride + stacked_row;
       push.extras.data.scratch.at[index] = values.x;
@@ -184,8 +130,10 @@ void finish_head(uint head, uint column) {
     vec2 values = vec2(push.extras.data.scratch.at[base + i], push.extras.data.scratch.at[base + i + 1]);
     vec2 weight = query ? vec2(push.extras.data.query_norm.at[i], push.extras.data.query_norm.at[i + 1])
                         : vec2(push.extras.data.key_norm.at[i], push.extras.data.key_norm.at[i + 1]);
-    uint row = head * head_size + i - push.row_offset;
-    store_head_pair(head * head_size + i, column, values * scale * weight, prepare_pair(row, column));
+    uint row = head * head_size + i;
+    // Some drivers run this for workgroups that returned, with no lane active: what they load must exist.
+    HeadPlace place = head_place(row, min(column, push.step.row_count - 1));
+    store_head_pair(row, column, values * scale * weight, place);
   }
 }
 

@@ -1,13 +1,7 @@
 // What happens to the matrix kernel's sums: through shared memory, where each subgroup puts a fragment along tokens at
 // a time, to four rows of a token in a lane. Except for logits, rows come in fours.
+#include "common/activate.glsl"
 #include "common/heads.glsl"
-
-float activate(float x) {
-  if (ACTIVATION == ACTIVATION_SILU) return x / (1 + exp(-x));
-  // 0.5 * x * (1 + tanh(t)) is x / (1 + exp(-2 t)), which keeps its precision where tanh nears -1.
-  float t = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-  return x / (1 + exp(-2 * t));
-}
 
 // Where four rows of the residual stream lie, in quads.
 uint residual_quad(uint row, uint token) {
@@ -38,8 +32,8 @@ void finish_quad(uint row, uint token, vec4 values, vec4 residual) {
   } else if (EPILOGUE == EPILOGUE_QKV
              || (EPILOGUE == EPILOGUE_QKV_NORM
                  && role_of_head(stacked_row / push.extras.data.head_size) == VALUE)) {
-    store_head_pair(stacked_row, token, values.xy);
-    store_head_pair(stacked_row + 2, token, values.zw);
+    store_head_pair(stacked_row, token, values.xy, head_place(stacked_row, token));
+    store_head_pair(stacked_row + 2, token, values.zw, head_place(stacked_row + 2, token));
   } else {
     // What waits for a norm over more rows: headnorm.comp and normalise.comp take it from there.
     uint index = token * push.extras.data.scratch_stride

@@ -26,7 +26,8 @@ void main() {
       vec2 values = vec2(push.extras.data.scratch.at[base + i], push.extras.data.scratch.at[base + i + 1]);
       vec2 weight = query ? vec2(push.extras.data.query_norm.at[i], push.extras.data.query_norm.at[i + 1])
                           : vec2(push.extras.data.key_norm.at[i], push.extras.data.key_norm.at[i + 1]);
-      store_head_pair(head * head_size + i, token, values * scale * weight);
+      uint row = head * head_size + i;
+      store_head_pair(row, token, values * scale * weight, head_place(row, token));
     }
   }
 }
