@@ -7,8 +7,7 @@ let package = Package(
     .executable(name: "vkinfer", targets: ["vkinfer"])
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
   ],
   targets: [
     // Vulkan: headers, a function table filled at run time (no link-time dependency on a loader).
@@ -32,7 +31,6 @@ let package = Package(
       name: "Engine",
       dependencies: [
         "Kernels", "Placement", "Transformer", "ModelFiles", "Tokenization", "VulkanRuntime", "Reference",
-        .product(name: "Logging", package: "swift-log"),
       ]),
     // Every kernel on a device against Reference: a user's tool as much as a test.
     .target(
@@ -49,7 +47,6 @@ let package = Package(
       dependencies: [
         "Engine", "SelfTest", "Benchmark", "ModelFiles", "Tokenization", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "Logging", package: "swift-log"),
       ]),
 
     // The shader build: compiles Shaders/ with glslc and embeds the SPIR-V.

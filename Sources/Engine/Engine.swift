@@ -18,10 +18,21 @@ public struct EngineOptions: Sendable {
   public var maxOutputs = 1
   /// Most tokens of a prompt that are processed at once; nil chooses.
   public var promptChunk: Int?
+  /// Tokens of the prompt that comes first: what it and the text after it need is compiled while loading. nil leaves
+  /// that to the first request.
+  public var expectedPrompt: Int?
   /// Where compiled pipelines are kept between runs; nil keeps none.
   public var pipelineCacheDirectory: String?
 
   public init() {}
+}
+
+/// How far the making of an engine is.
+public enum LoadProgress: Sendable {
+  /// Bytes of weights loaded so far, and in all.
+  case weights(loaded: Int, total: Int)
+  /// Seconds since kernels began to be compiled: nobody knows how long it takes.
+  case kernels(seconds: Double)
 }
 
 /// A model loaded onto a device, ready to generate. One request at a time.
@@ -41,10 +52,10 @@ public final class Engine {
 
   /// Loads `model` onto a device.
   ///
-  /// - Parameter onProgress: called with the bytes loaded so far and in all; throwing stops the load.
+  /// - Parameter onProgress: called some times a second; throwing stops the load.
   public init(
     model: LanguageModel, options: EngineOptions = EngineOptions(),
-    onProgress: @escaping (_ loaded: Int, _ total: Int) throws -> Void = { _, _ in }
+    onProgress: @escaping (LoadProgress) throws -> Void = { _ in }
   ) throws {
     self.model = model
     instance = try VulkanInstance()
@@ -73,15 +84,27 @@ public final class Engine {
     let cache = KernelCache(device: device)
     let total = Engine.sourceBytes(of: program, source: model.source)
     var loaded = 0
-    try onProgress(0, total)
+    try onProgress(.weights(loaded: 0, total: total))
     let deviceModel = try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
       loaded += bytes
-      try onProgress(min(loaded, total), total)
+      try onProgress(.weights(loaded: min(loaded, total), total: total))
     }
     let pageCount = (contextLength + KVCache.pageTokens - 1) / KVCache.pageTokens
     runner = try ModelRunner(
       cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
     pages = PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens)
+    if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
+      let start = ContinuousClock.now
+      try runner.prepare(steps(ofPrompt: prompt)) {
+        try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
+      }
+    }
+  }
+
+  /// Tokens and outputs of the steps that `generate` makes of a prompt, and of the one for each token after it.
+  private func steps(ofPrompt count: Int) -> [(rows: Int, outputs: Int)] {
+    let last = (count - 1) % promptChunk + 1
+    return (count > promptChunk ? [(promptChunk, 0)] : []) + [(last, 1), (1, 1)]
   }
 
   /// Bytes of device memory in use now, and the most that ever were.

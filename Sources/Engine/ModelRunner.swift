@@ -69,22 +69,50 @@ package final class ModelRunner {
   package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
   ) throws -> Ticket {
-    let index = Int(submitted % UInt64(Self.depth))
-    if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
     let tileRows = tileRows(for: rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
-    let shape = PlanShape(step, tileRows: tileRows, output: output, limits: limits)
+    return try submit(step, shape: PlanShape(step, tileRows: tileRows, output: output, limits: limits))
+  }
+
+  private func submit(_ step: StepContents, shape: PlanShape) throws -> Ticket {
+    let index = Int(submitted % UInt64(Self.depth))
+    if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
     let commands = try plan(shape, slot: index)
     slots[index].step.write(step)
     try device.computeQueue.submit([commands], wait: [], signal: [(done, submitted + 1)])
     submitted += 1
-    return Ticket(number: submitted, slot: index, outputs: outputs.count)
+    return Ticket(number: submitted, slot: index, outputs: step.outputs.count)
   }
 
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
   package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
+  }
+
+  /// Makes ready for steps of so many tokens, of the last of which the next token is drawn if `outputs` is 1: records
+  /// their Plans, and runs each Plan once with a single token, since some drivers compile a pipeline only when it first
+  /// runs. The contents of page 0 are lost.
+  ///
+  /// - Parameter whileWaiting: called before each Plan, then some ten times a second; throwing stops the work.
+  func prepare(_ steps: [(rows: Int, outputs: Int)], whileWaiting: () throws -> Void) throws {
+    try setPages([0], sequence: 0, from: 0)
+    for (count, outputs) in steps {
+      let rows = (0..<count).map { StepRow(token: 0, position: UInt32($0), sequence: 0, output_row: 0) }
+      let tileRows = tileRows(for: rows)
+      func contents(_ rows: [StepRow]) -> StepContents {
+        StepContents(
+          rows: rows, outputs: outputs == 0 ? [] : [rows.count - 1],
+          samples: outputs == 0 ? [] : [SamplingParameters().device(sequence: 0, position: rows.count)],
+          tileRows: tileRows)
+      }
+      let shape = PlanShape(contents(rows), tileRows: tileRows, output: .sample, limits: limits)
+      guard slots[0].plans[shape] == nil else { continue }
+      try whileWaiting()
+      for index in slots.indices { _ = try plan(shape, slot: index) }
+      let ticket = try submit(contents([rows[0]]), shape: shape)
+      while try !done.wait(for: ticket.number, timeoutNanoseconds: 100_000_000) { try whileWaiting() }
+    }
   }
 
   /// How long one stage of a step took on the device, in microseconds.

@@ -9,19 +9,31 @@ struct SpecialTokens: Sendable {
   private var isFirstByte = [Bool](repeating: false, count: 256)
   private let vocabulary: Vocabulary
 
-  init(_ vocabulary: Vocabulary) {
+  /// Bytes of text that special tokens may have together: 200 000 named ones of an audio model have 3.6 MB. A node of
+  /// the trie takes many times the byte that it stands for, so the limit bounds what a hostile file can cost.
+  private static let textLimit = 4 << 20
+
+  /// - Throws: when the special tokens are longer than those of any model.
+  init(_ vocabulary: Vocabulary) throws(TokenizerError) {
     self.vocabulary = vocabulary
     edges = IntegerTable(capacity: 0)
-    for token in 0..<vocabulary.count {
+    let special = (0..<vocabulary.count).filter { token in
       switch vocabulary.kinds[token] {
-      case .control, .unknown, .userDefined: insert(vocabulary.pieces[token], Int32(token))
-      case .normal, .unused, .byte: break
+      case .control, .unknown, .userDefined: true
+      case .normal, .unused, .byte: false
       }
     }
+    let size = special.reduce(0) { $0 + vocabulary.pieces[$1].count }
+    guard size <= Self.textLimit else {
+      throw TokenizerError(
+        "tokenizer.ggml.tokens has special tokens of \(size) bytes together, and no model has more than "
+          + "\(Self.textLimit): the file is damaged; fetch it again")
+    }
+    for token in special { insert(vocabulary.pieces[token], Int32(token)) }
   }
 
   private mutating func insert(_ text: ArraySlice<UInt8>, _ token: Int32) {
-    guard let first = text.first, tokens.count < Int(Int32.max) - text.count else { return }
+    guard let first = text.first else { return }
     isFirstByte[Int(first)] = true
     var node: Int32 = 0
     for byte in text {

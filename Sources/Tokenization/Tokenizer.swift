@@ -104,7 +104,7 @@ package struct Tokenizer: Sendable {
     }
     addsEOS = metadata.flag("add_eos_token") ?? false
     chatTemplate = metadata.values["tokenizer.chat_template"]?.string
-    specials = Shared(SpecialTokens(vocabulary))
+    specials = Shared(try SpecialTokens(vocabulary))
   }
 
   /// Names by which models end a turn, whether or not the file lists them as its `eot_token_id`.

@@ -1,4 +1,5 @@
 import CVulkan
+import Glibc
 
 /// What a buffer's memory is for.
 package enum MemoryKind: Sendable, Hashable {
@@ -69,6 +70,9 @@ package final class Buffer: Sendable {
       functions.pointee.vkDestroyBuffer(context.handle, handle, nil)
       throw error
     }
+    var addressInfo = VkBufferDeviceAddressInfo()
+    addressInfo.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO
+    addressInfo.buffer = handle
     var mapped: UnsafeMutableRawPointer?
     do throws(VulkanError) {
       try context.check(
@@ -80,15 +84,17 @@ package final class Buffer: Sendable {
           functions.pointee.vkMapMemory(context.handle, allocation.memory, 0, requirements.size, 0, &mapped),
           "vkMapMemory", subject)
       }
+      address = functions.pointee.vkGetBufferDeviceAddress(context.handle, &addressInfo)
+      // lavapipe takes a failed mmap for success, and gives out what that returned.
+      guard address != 0, !address.addingReportingOverflow(size).overflow, mapped != MAP_FAILED else {
+        throw VulkanError(
+          VK_ERROR_OUT_OF_DEVICE_MEMORY, "vkAllocateMemory", device: context.name, subject)
+      }
     } catch {
       functions.pointee.vkDestroyBuffer(context.handle, handle, nil)
       functions.pointee.vkFreeMemory(context.handle, allocation.memory, nil)
       throw error
     }
-    var addressInfo = VkBufferDeviceAddressInfo()
-    addressInfo.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO
-    addressInfo.buffer = handle
-    address = functions.pointee.vkGetBufferDeviceAddress(context.handle, &addressInfo)
     self.context = context
     self.byteCount = byteCount
     self.memoryKind = kind

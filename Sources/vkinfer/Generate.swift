@@ -81,6 +81,7 @@ struct Generate: ParsableCommand {
     try model.check(prompt: request.prompt, contextLength: context)
     options.contextLength = context
     options.mayShortenContext = place.context == nil
+    options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 
@@ -159,7 +160,7 @@ struct Generate: ParsableCommand {
       case .stop: "the model or a stop text ended it"
       case .cancelled: "interrupted"
       case .length where result.tokens.count == tokens: "as many as asked for"
-      case .length: "the context of \(engine.contextLength) tokens is full: raise --context"
+      case .length: "the context of \(Format.count(engine.contextLength, "token")) is full: raise --context"
       }
     Output.note("")
     Output.note(

@@ -22,10 +22,17 @@ struct LoadedEngine {
     }
     let progress = Progress()
     defer { progress.clear() }
-    engine = try Engine(model: model, options: options) { loaded, total in
+    engine = try Engine(model: model, options: options) { step in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
-      progress.draw(
-        "loading", done: loaded, total: total, detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))")
+      switch step {
+      case .weights(let loaded, let total):
+        progress.draw(
+          "loading", done: loaded, total: total, detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))")
+      case .kernels(let seconds):
+        progress.draw(
+          "compiling kernels",
+          detail: "\(Format.decimal(seconds, 1)) s; the driver keeps them for the next start")
+      }
     }
     loadSeconds = (ContinuousClock.now - start).inSeconds
     if verbose {

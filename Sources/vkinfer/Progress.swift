@@ -2,6 +2,7 @@
 final class Progress {
   private let isShown: Bool
   private var lastDrawn: ContinuousClock.Instant?
+  private var lastLabel = ""
   private var isOnScreen = false
 
   /// - Parameter isWanted: whether to draw at all, given a terminal.
@@ -9,12 +10,13 @@ final class Progress {
     isShown = isWanted && Output.errorIsTerminal
   }
 
-  /// Draws what goes on where nobody knows how much is to come.
+  /// Draws what goes on where nobody knows how much is to come; a few times a second at most.
   func draw(_ label: String, detail: @autoclosure () -> String) {
     guard isShown else { return }
     let now = ContinuousClock.now
-    if let lastDrawn, now - lastDrawn < .milliseconds(80) { return }
+    if label == lastLabel, let lastDrawn, now - lastDrawn < .milliseconds(80) { return }
     lastDrawn = now
+    lastLabel = label
     Output.show("\r\(label)  \(detail())\u{1B}[K")
     isOnScreen = true
   }
@@ -27,6 +29,7 @@ final class Progress {
     let now = ContinuousClock.now
     if let lastDrawn, done < total, now - lastDrawn < .milliseconds(80) { return }
     lastDrawn = now
+    lastLabel = label
     let width = 30
     let fraction = min(max(Double(done) / Double(total), 0), 1)
     let filled = Int(fraction * Double(width))

@@ -55,6 +55,7 @@ struct Selftest: ParsableCommand {
 
   private func check() throws {
     let progress = Progress()
+    var output = Lines()
     var lines: [Line] = []
     var checks = 0
     let summary = try SelfTest.run(device: device, filter: filter, seed: seed) { result in
@@ -69,7 +70,7 @@ struct Selftest: ParsableCommand {
       if !json, verbose || !result.passed {
         progress.clear()
         let detail = result.detail.isEmpty ? "" : ", \(result.detail)"
-        print(
+        output.add(
           "\(result.passed ? "ok  " : "FAIL") \(result.name): error \(Self.scientific(result.relativeError)), "
             + "allowed \(Self.scientific(result.tolerance))\(detail)")
       } else {
@@ -89,21 +90,23 @@ struct Selftest: ParsableCommand {
           ("failures", .array(summary.failures.map { .string($0.name) })),
         ]).text + "\n")
     } else {
-      print("device \(summary.device), seed \(summary.seed)")
+      output.add("device \(summary.device), seed \(summary.seed)")
       for line in lines {
-        print(
+        output.add(
           "\(line.failures == 0 ? "ok  " : "FAIL") \(line.name): \(Format.count(line.count, "check")), "
             + "\(line.failures) failed, largest error \(Format.decimal(line.worst * 100, 1)) % of what is allowed, "
             + "\(Format.decimal(line.microseconds / 1000, 1)) ms")
       }
-      print("\(summary.checkCount - summary.failures.count) passed, \(summary.failures.count) failed")
+      output.add("\(summary.checkCount - summary.failures.count) passed, \(summary.failures.count) failed")
     }
+    try output.check()
     try LoadedEngine.checkValidation(messages: summary.validationMessageCount)
     if !summary.failures.isEmpty { throw ExitCode.failure }
   }
 
   private func compile() throws {
     let progress = Progress()
+    var output = Lines()
     var done = 0
     var registers: [String: Double] = [:]
     let summary = try SelfTest.compileAll(device: device) { result in
@@ -118,7 +121,7 @@ struct Selftest: ParsableCommand {
         let statistics = result.statistics
           .filter { $0.name.contains("GPR") || $0.name.contains("pill") || $0.name.contains("cratch") }
           .map { "\($0.name) \(Format.decimal($0.value, 0))" }.joined(separator: ", ")
-        print("\(reason == nil ? "ok  " : "FAIL") \(result.name): \(reason ?? statistics)")
+        output.add("\(reason == nil ? "ok  " : "FAIL") \(result.name): \(reason ?? statistics)")
       } else {
         progress.draw("compiling", detail: "\(done) pipelines")
       }
@@ -133,13 +136,28 @@ struct Selftest: ParsableCommand {
         ]).text + "\n")
     } else {
       let most = registers.sorted { $0.key < $1.key }.map { "\($0.key) up to \(Format.decimal($0.value, 0))" }
-      print(
+      output.add(
         "device \(summary.device): \(Format.count(summary.pipelineCount, "pipeline")), \(summary.spillCount) with "
           + "spills, \(summary.failureCount) failed"
           + (summary.hasStatistics ? "; \(most.joined(separator: ", "))" : "; the driver tells no statistics")
       )
     }
+    try output.check()
     if summary.spillCount + summary.failureCount > 0 { throw ExitCode.failure }
+  }
+
+  /// Lines of output from where nothing can be thrown: the first that cannot be written is the last, and an error.
+  private struct Lines {
+    private var failure: (any Error)?
+
+    mutating func add(_ line: String) {
+      guard failure == nil else { return }
+      do { try Output.write(line + "\n") } catch { failure = error }
+    }
+
+    func check() throws {
+      if let failure { throw failure }
+    }
   }
 
   /// "3.2e-07".

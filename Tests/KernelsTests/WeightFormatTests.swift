@@ -109,7 +109,7 @@ struct WeightFormatTests {
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
     commands.keepAlive(weights.buffers + [output, step])
-    try EmbedKernel(table: matrix, scale: 1)
+    try EmbedKernel(table: matrix, scale: 1, next: .none)
       .record(
         commands, push: push, rowCount: matrix.rows, cache: cache, traits: DeviceTraits(device.physical))
     commands.barrierToHost()

@@ -72,6 +72,19 @@ struct HostileMetadataTests {
     #expect(try Tokenizer(metadata: metadata).encode("a", addSpecial: false, parseSpecial: true) == [97])
   }
 
+  @Test("Special tokens longer than those of any model are refused before they are indexed")
+  func longSpecialTokens() throws {
+    let long = String(repeating: "a", count: 60 << 20)
+    let clock = ContinuousClock()
+    let start = clock.now
+    let one = try #require(message(byteLevelMetadata(pre: "gpt-2", special: [(long, 3)])))
+    #expect(one.contains("special tokens of 62914560 bytes together"))
+    let many = (0..<5000).map { ("\($0)" + long.prefix(1000), Int32(4)) }
+    #expect(
+      try #require(message(byteLevelMetadata(pre: "gpt-2", special: many))).contains("special tokens"))
+    #expect(clock.now - start < .seconds(5))
+  }
+
   @Test("Ids outside the vocabulary are no ids")
   func ids() throws {
     for value in [MetadataValue.uint32(.max), .int32(-1), .uint64(.max), .string("2"), .uint32(256)] {

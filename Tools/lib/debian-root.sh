@@ -37,6 +37,8 @@ apt_apart() {
 # Writes the state that apt_apart needs for SUITES ("security" stands for the archive of security updates).
 apt_apart_state() {
   local state=$1 suites=$2 mirror suite
+  # Debian has it; Ubuntu need not.
+  [ -e "$debian_keyring" ] || need_packages debian-archive-keyring
   mirror=$(debian_mirror)
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
   : >"$state/status"

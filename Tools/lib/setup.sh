@@ -91,7 +91,11 @@ need_driver() {
 # need_release_build: the binary in .build/release.
 release_flags=(-c release --static-swift-stdlib)
 need_release_build() {
-  say "building the release binary (a few minutes the first time)"
+  if [ -x .build/release/vkinfer ]; then
+    say "bringing the release binary up to date"
+  else
+    say "building the release binary (a few minutes)"
+  fi
   quietly swift build "${release_flags[@]}" --product vkinfer
 }
 
