@@ -45,8 +45,15 @@ void store_output(uint row, uint first_head, uint i, float value) {
 }
 
 void store_output_blocks(uint row, uint first_head, uint heads_here) {
-  if (NEXT != NEXT_BYTES) return;
+  if (NEXT == NEXT_FLOATS) return;
   barrier();
+  if (NEXT == NEXT_HALVES) {
+    uint first_word = (row * push.output_width + first_head * HEAD_SIZE) / 2;
+    for (uint i = gl_LocalInvocationIndex; i < heads_here * HEAD_SIZE / 2; i += gl_WorkGroupSize.x) {
+      push.outputs.at[first_word + i] = packHalf2x16(vec2(sums[2 * i], sums[2 * i + 1]));
+    }
+    return;
+  }
   for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 16; block += gl_WorkGroupSize.x) {
     float values[16];
     [[unroll]] for (uint i = 0; i < 16; i++) values[i] = sums[block * 16 + i];

@@ -2,8 +2,15 @@
 // column. Sums of a chunk are exact integers; scales of weights and inputs multiply them once.
 #extension GL_EXT_integer_dot_product : require
 
-// The chunk's weights as signed bytes.
+// The chunk's weights as signed bytes; of NIBBLES, those of the second half are 16 * weight - 128, which takes one
+// operation less: see `accumulate`.
 void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
+#ifdef NIBBLES
+  [[unroll]] for (uint j = 0; j < 4; j++) {
+    words[j] = int(chunk.quants[j] & 0x0f0f0f0fu);
+    words[j + 4] = int((chunk.quants[j] & 0xf0f0f0f0u) ^ 0x80808080u);
+  }
+#else
   uint raw[CHUNK / 4];
   unpack_words(chunk, raw);
   [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
@@ -14,6 +21,7 @@ void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
     words[j] = int(raw[j]);
 #endif
   }
+#endif
 }
 
 void accumulate(Chunk chunks[ROWS], uint chunk) {
@@ -30,6 +38,13 @@ void accumulate(Chunk chunks[ROWS], uint chunk) {
     ivec4 high = ivec4(push.inputs.at[first_quad + block_quad(chunk, 1)]);
     // Of both halves: scales, and scaled sums.
     vec4 scales = push.input_scales.at[first_pair + chunk];
+#ifdef NIBBLES
+    float rest = 8 * scales.w;  // what 128 too little in each weight of the second half makes, over 16
+    scales.y *= 1.0 / 16;
+#endif
+#ifdef MINIMUM
+    float total = scales.z + scales.w;
+#endif
 #else
     ivec4 low = ivec4(push.inputs.at[first_quad + block_quad(chunk / 2, chunk & 1u)]);
     vec4 both = push.input_scales.at[first_pair + chunk / 2];
@@ -50,10 +65,14 @@ void accumulate(Chunk chunks[ROWS], uint chunk) {
 #endif
 #else
       vec2 weight_scale = chunk_scale(chunks[r]);
+#ifdef NIBBLES
+      float product = fma(scales.x, float(first), fma(scales.y, float(second), rest));
+#else
       float product = fma(scales.x, float(first), scales.y * float(second));
+#endif
       sums[r * COLUMNS + c] = fma(weight_scale.x, product, sums[r * COLUMNS + c]);
 #ifdef MINIMUM
-      sums[r * COLUMNS + c] = fma(weight_scale.y, scales.z + scales.w, sums[r * COLUMNS + c]);
+      sums[r * COLUMNS + c] = fma(weight_scale.y, total, sums[r * COLUMNS + c]);
 #endif
 #endif
 #else

@@ -12,12 +12,21 @@
 const uint GROUP_ROWS = SUBGROUPS / SPLIT * ROWS;
 
 shared float partial_sums[SUBGROUPS * ROWS * COLUMNS];
-shared float inverse_rms[COLUMNS];
+// Sums of squares of the columns, or of one column by each subgroup.
+shared float squares[COLUMNS == 1 ? SUBGROUPS : COLUMNS];
 shared uint ticket;
 
 float sums[ROWS * COLUMNS];
 uint weight_rows[ROWS];      // first chunk of each row
 uint column_rows[COLUMNS];   // row of the step that each column is
+
+float inverse_rms(uint c) {
+  float sum = squares[c];
+  if (COLUMNS == 1) {
+    [[unroll]] for (uint i = 1; i < SUBGROUPS; i++) sum += squares[i];
+  }
+  return inversesqrt(sum / float(push.columns) + push.epsilon);
+}
 
 // The row of the step that a column is, or the last one's for columns beyond them.
 uint row_of_column(uint column, uint count) {
@@ -58,13 +67,13 @@ void main() {
     uint row = min(first_row + 2 * (first_item % pairs), push.rows - 1);
     prepared = prepare_pair(row, min(first_column + first_item / pairs, count - 1));
   }
-  // and the parts of a single column's sum of squares.
+  // and the parts of a single column's sum of squares, which all subgroups share.
   const uint EARLY_SQUARES = 4;
   float square_parts[EARLY_SQUARES];
   if (NORM && COLUMNS == 1) {
     uint first_square = column_rows[0] * push.square_count;
     [[unroll]] for (uint i = 0; i < EARLY_SQUARES; i++) {
-      uint index = gl_SubgroupInvocationID + i * gl_SubgroupSize;
+      uint index = gl_LocalInvocationIndex + i * gl_WorkGroupSize.x;
       square_parts[i] = index < push.square_count ? push.squares.at[first_square + index] : 0.0;
     }
   }
@@ -96,20 +105,25 @@ void main() {
     float sum = subgroupAdd(sums[i]);
     if (gl_SubgroupInvocationID == i % gl_SubgroupSize) partial_sums[gl_SubgroupID * ROWS * COLUMNS + i] = sum;
   }
-  if (NORM) {
+  if (NORM && COLUMNS == 1) {
+    float sum = 0;
+    [[unroll]] for (uint i = 0; i < EARLY_SQUARES; i++) sum += square_parts[i];
+    uint first_square = column_rows[0] * push.square_count;
+    for (uint i = gl_LocalInvocationIndex + EARLY_SQUARES * gl_WorkGroupSize.x; i < push.square_count;
+         i += gl_WorkGroupSize.x) {
+      sum += push.squares.at[first_square + i];
+    }
+    sum = subgroupAdd(sum);
+    if (gl_SubgroupInvocationID == 0) squares[gl_SubgroupID] = sum;
+  } else if (NORM) {
     for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
       uint first_square = row_of_column(first_column + c, count) * push.square_count;
       float sum = 0;
-      uint i = gl_SubgroupInvocationID;
-      if (COLUMNS == 1) {
-        [[unroll]] for (uint k = 0; k < EARLY_SQUARES; k++) sum += square_parts[k];
-        i += EARLY_SQUARES * gl_SubgroupSize;
-      }
-      for (; i < push.square_count; i += gl_SubgroupSize) {
+      for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
         sum += push.squares.at[first_square + i];
       }
       sum = subgroupAdd(sum);
-      if (gl_SubgroupInvocationID == 0) inverse_rms[c] = inversesqrt(sum / float(push.columns) + push.epsilon);
+      if (gl_SubgroupInvocationID == 0) squares[c] = sum;
     }
   }
   barrier();
@@ -121,7 +135,7 @@ void main() {
     uint row = first_row + 2 * pair;
     if (first_column + c >= count || row >= push.rows) continue;
     vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
-    if (NORM) values *= inverse_rms[c];
+    if (NORM) values *= inverse_rms(c);
     if (BIAS) {
       values.x += push.bias.at[row];
       if (row + 1 < push.rows) values.y += push.bias.at[row + 1];

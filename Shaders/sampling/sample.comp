@@ -48,7 +48,7 @@ void main() {
   // The best token, the lowest id among equals.
   float best = -3.4e38;
   uint best_token = 0xffffffffu;
-  if (!penalties && p.temperature <= 0) {
+  if (push.best_count > 0 && !penalties && p.temperature <= 0) {
     // Each workgroup of the logits' product has left its best.
     for (uint i = thread; i < push.best_count; i += gl_WorkGroupSize.x) {
       uvec2 pair = push.best.at[output_index * push.best_count + i];

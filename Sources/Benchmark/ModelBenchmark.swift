@@ -14,12 +14,15 @@ package struct ModelWorkload: Sendable {
   package var batches: [Int]
   /// Tokens that each of them generates.
   package var tokens: Int
+  /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
+  package var tunes: Bool
 
-  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int) {
+  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool) {
     self.prompts = prompts
     self.depths = depths
     self.batches = batches
     self.tokens = tokens
+    self.tunes = tunes
   }
 
   /// Positions of one sequence of each figure with its number of sequences.
@@ -84,6 +87,7 @@ package final class ModelBenchmark {
     }
     runner = try ModelRunner(
       cache: benchmark.cache, model: deviceModel, limits: limits, pageCount: workload.pageCount)
+    if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
     loadSeconds = (ContinuousClock.now - start).inSeconds
     for layer in 0..<program.layerCount {

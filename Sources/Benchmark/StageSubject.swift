@@ -126,18 +126,13 @@ final class StageSubject {
         table?[sequence * limits.pagesPerSequence + page] = UInt32(sequence * step.pagesPerSequence + page)
       }
     }
-    let heads = model.program.heads
-    let tileRows =
-      step.isPrompt
-      ? AttentionKernel(
-        heads: heads, tileRows: step.columns, rowCount: step.columns, traits: benchmark.traits
-      ).tileRows : 1
     let rows = (0..<step.columns).map { index in
       StepRow(
         token: UInt32(index * 997 % model.program.vocabularySize),
         position: UInt32(step.depth + (step.isPrompt ? index : 0)),
         sequence: step.isPrompt ? 0 : UInt32(index), output_row: 0)
     }
+    let cut = recorder.cut(rows)
     let outputs = step.hasOutputs ? Array(0..<step.columns) : []
     let contents = StepContents(
       rows: rows, outputs: outputs,
@@ -145,9 +140,9 @@ final class StageSubject {
         var parameters = samples ?? .greedy(sequence: 0, position: step.depth + 1)
         parameters.sequence = step.isPrompt ? 0 : UInt32(index)
         return parameters
-      }, tileRows: tileRows)
+      }, tileRows: cut.tileRows)
     slot.write(contents)
-    return PlanShape(contents, tileRows: tileRows, output: .sample, limits: limits)
+    return PlanShape(contents, cut: cut, output: .sample, limits: limits)
   }
 }
 

@@ -29,6 +29,8 @@ public struct EngineOptions: Sendable {
   public var expectedPrompt: Int?
   /// Where compiled pipelines are kept between runs; nil keeps none.
   public var pipelineCacheDirectory: String?
+  /// Whether the fastest of several ways to cut products is measured at first use of a device, within two seconds.
+  public var tunes = true
 
   public init() {}
 }
@@ -62,6 +64,7 @@ public final class Engine: Sendable {
   /// Held by the thread that uses `batch`.
   private let turn = Mutex(())
   private let device: Device
+  private let tuning: LinearTuning
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -100,6 +103,7 @@ public final class Engine: Sendable {
     device = try Device(
       instance: instance, physical: physical, pipelineCacheDirectory: options.pipelineCacheDirectory)
     let cache = KernelCache(device: device)
+    tuning = cache.tuning
     let total = Engine.sourceBytes(of: program, source: model.source)
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
@@ -112,6 +116,7 @@ public final class Engine: Sendable {
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try ModelRunner(
       cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
+    if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
       let start = ContinuousClock.now
       try runner.prepare(Engine.steps(ofPrompt: prompt, promptChunk: promptChunk)) {
@@ -145,6 +150,9 @@ public final class Engine: Sendable {
     try device.savePipelineCache()
   }
 
+  /// How products are cut on this device, a line each: what was measured at its first use.
+  public var tuningTexts: [String] { tuning.texts }
+
   /// Messages of a Vulkan validation layer so far; 0 without one.
   public var validationMessageCount: Int { instance.validationMessageCount }
 
@@ -152,7 +160,8 @@ public final class Engine: Sendable {
 
   /// Most tokens of a prompt that are processed at once.
   package static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
-    max(1, options.promptChunk ?? (traits.isCPU ? 64 : 512))
+    // Products on matrix units are the faster the more tokens they have, up to some thousands.
+    max(1, options.promptChunk ?? (traits.isCPU ? 64 : traits.matrixUnits == nil ? 512 : 2048))
   }
 
   /// The most that one step may ask for, with a context of that many tokens.

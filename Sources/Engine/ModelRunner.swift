@@ -16,8 +16,6 @@ package final class ModelRunner {
   package let kvCache: KVCache
   let workspace: Workspace
   let limits: StepLimits
-  /// Most rows of one attention tile of a prompt.
-  let promptTileRows: Int
 
   private let recorder: PlanRecorder
   private var slots: [Slot] = []
@@ -54,10 +52,6 @@ package final class ModelRunner {
       device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
-    promptTileRows =
-      AttentionKernel(
-        heads: program.heads, tileRows: limits.rows, rowCount: limits.rows, traits: traits
-      ).tileRows
     done = try device.makeSemaphore()
     for index in 0..<Self.depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -73,10 +67,10 @@ package final class ModelRunner {
   package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = []
   ) throws -> Ticket {
-    let tileRows = tileRows(for: rows)
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
+    let cut = recorder.cut(rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     return try submit(
-      step, shape: PlanShape(step, tileRows: tileRows, output: output, limits: limits), logitsOf: logitsOf)
+      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf)
   }
 
   private func submit(_ step: StepContents, shape: PlanShape, logitsOf: [Int] = []) throws -> Ticket {
@@ -149,14 +143,14 @@ package final class ModelRunner {
     try setPages([0], sequence: 0, from: 0)
     for (count, outputs) in steps {
       let rows = (0..<count).map { StepRow(token: 0, position: UInt32($0), sequence: 0, output_row: 0) }
-      let tileRows = tileRows(for: rows)
+      let cut = recorder.cut(rows)
       func contents(_ rows: [StepRow]) -> StepContents {
         StepContents(
           rows: rows, outputs: outputs == 0 ? [] : [rows.count - 1],
           samples: outputs == 0 ? [] : [SamplingParameters().device(sequence: 0, position: rows.count)],
-          tileRows: tileRows)
+          tileRows: cut.tileRows)
       }
-      let shape = PlanShape(contents(rows), tileRows: tileRows, output: .sample, limits: limits)
+      let shape = PlanShape(contents(rows), cut: cut, output: .sample, limits: limits)
       guard slots[0].plans[shape] == nil else { continue }
       try whileWaiting()
       for index in slots.indices { _ = try plan(shape, slot: index) }
@@ -180,9 +174,9 @@ package final class ModelRunner {
     rows: [StepRow], outputs: [Int], samples: [SampleParameters]
   ) throws -> [StageTime] {
     try drain()
-    let tileRows = tileRows(for: rows)
-    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: tileRows)
-    let shape = PlanShape(step, tileRows: tileRows, output: .sample, limits: limits)
+    let cut = recorder.cut(rows)
+    let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
+    let shape = PlanShape(step, cut: cut, output: .sample, limits: limits)
     slots[0].step.write(step)
     // Two stamps a barrier; few stages have more than one.
     let pool = try device.makeTimestampPool(count: 1 + 8 * (model.stages.count + 1))
@@ -210,9 +204,23 @@ package final class ModelRunner {
     }
   }
 
-  /// Most rows of an attention tile: 1 for a step whose rows are of different sequences, since none would share one.
-  private func tileRows(for rows: [StepRow]) -> Int {
-    zip(rows, rows.dropFirst()).contains { $0.sequence == $1.sequence } ? promptTileRows : 1
+  /// Measures the tilings of products in steps of single tokens of up to `sequences` sequences, where they are not
+  /// known for the device. Nothing may be in flight; page 0 of the cache is overwritten.
+  package func tune(sequences: Int) throws {
+    var count = 1
+    while count <= min(sequences, limits.rows, limits.outputs, 8) {
+      let rows = (0..<count).map {
+        StepRow(token: 0, position: 0, sequence: UInt32($0 % limits.sequences), output_row: 0)
+      }
+      let cut = StepCut(tileRows: 1, usesMatrixUnits: false)
+      let step = StepContents(
+        rows: rows, outputs: Array(rows.indices),
+        samples: rows.indices.map { _ in SamplingParameters().device(sequence: 0, position: 1) }, tileRows: 1)
+      try setPages([0], sequence: 0, from: 0)
+      try LinearTuner(recorder: recorder, slot: slots[0].step).tune(
+        step, shape: PlanShape(step, cut: cut, output: .sample, limits: limits))
+      count *= 2
+    }
   }
 
   /// Waits until nothing is in flight.

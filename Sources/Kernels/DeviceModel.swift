@@ -79,6 +79,18 @@ package enum DeviceStage: Sendable {
     package var norm: UInt64
   }
 
+  /// The stage's matrices on the device.
+  package var matrices: [DeviceMatrix] {
+    switch self {
+    case .attention: []
+    case .embed(let table, _): [table]
+    case .queryKeyValue(let stage): stage.matrices
+    case .residualProjection(let stage): [stage.matrix]
+    case .gatedFeedForward(let stage): [stage.matrix]
+    case .logits(let stage): [stage.matrix]
+    }
+  }
+
   /// Bytes of weights that the stage reads for any number of tokens; an embedding reads next to nothing.
   package var matrixBytes: Int {
     switch self {

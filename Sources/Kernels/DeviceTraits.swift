@@ -16,6 +16,8 @@ package struct DeviceTraits: Sendable, Hashable {
   package var usesByteProducts: Bool
   /// Whether lanes of a subgroup can read one another's registers.
   package var canShuffle: Bool
+  /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
+  package var matrixUnits: MatrixUnits?
 
   package init(_ physical: PhysicalDevice) {
     let capabilities = physical.capabilities
@@ -28,6 +30,7 @@ package struct DeviceTraits: Sendable, Hashable {
     sharedMemory = capabilities.maxSharedMemory
     usesByteProducts = !isCPU && capabilities.integerDotProduct
     canShuffle = capabilities.subgroupShuffle
+    matrixUnits = isCPU ? nil : MatrixUnits(capabilities)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {
     case .cpu:

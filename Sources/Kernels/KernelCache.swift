@@ -5,6 +5,8 @@ import VulkanRuntime
 /// The pipelines of one device, made when first asked for.
 package final class KernelCache: Sendable {
   package let device: Device
+  /// How the linear kernel cuts its work on this device.
+  package let tuning: LinearTuning
   private let pipelines = Mutex<[Variant: Pipeline]>([:])
 
   /// What tells one pipeline from another.
@@ -16,6 +18,7 @@ package final class KernelCache: Sendable {
 
   package init(device: Device) {
     self.device = device
+    tuning = LinearTuning(device: device)
   }
 
   /// The pipeline of a shader with these specialization constants (index i is `constant_id` i).

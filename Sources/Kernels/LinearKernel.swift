@@ -82,24 +82,73 @@ package struct LinearKernel: Sendable, Hashable {
     let most = max(1, traits.maxWorkgroupInvocations / traits.subgroupSize)
     let columnGroups = (columnCount + columns - 1) / columns
     let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
-    // Rows share the loads of inputs, which weigh little where they are bytes; few rows are spread out instead.
     func subgroupsInAll(_ rows: Int, _ split: Int) -> Int { matrix.rows / rows * split * columnGroups }
-    let fewestRows = inputs == .bytes && columns < 4 ? 1 : 2
-    var rows = columns >= 8 ? 2 : 4
-    while rows > fewestRows, subgroupsInAll(rows, 1) < traits.wantedSubgroups { rows /= 2 }
+    var rows: Int
     var split = 1
-    while split < 4, subgroupsInAll(rows, split) < traits.wantedSubgroups, chunksPerLane >= 4 * split { split *= 2 }
-    // Small workgroups leave no gaps between one that ends and one that starts; blocks of bytes need more rows.
-    let groupRows = max(rowMultiple, inputs == .bytes && epilogue != .queryKeyValueNorm ? 16 : 8)
+    var groupRows: Int
+    if inputs == .bytes && columns < 4 {
+      // Rows share the loads of inputs; few rows are spread out instead.
+      rows = 4
+      while rows > 1, subgroupsInAll(rows, 1) < traits.wantedSubgroups { rows /= 2 }
+      groupRows = max(rowMultiple, 16)
+    } else {
+      // Inputs weigh as much as the weights of a row. Two subgroups that share two rows are the smallest workgroup
+      // that pays: as one ends another starts, and no gap is left in what is under way.
+      rows = 2
+      if chunksPerLane >= 4 { split = 2 }
+      while split < 4, subgroupsInAll(rows, split) < traits.wantedSubgroups / 2, chunksPerLane >= 4 * split {
+        split *= 2
+      }
+      // Workgroups of these leave something each for the next stage to go through.
+      groupRows = (epilogue == .residual && next != .none) || epilogue == .store ? 8 : 2
+    }
+    groupRows = max(rowMultiple, groupRows)
     var subgroups = max(1, groupRows / rows) * split
     while subgroups > most {
       if split > 1 { split /= 2 } else { rows *= 2 }
       subgroups /= 2
     }
     var unroll = 1
-    while unroll < 8, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 }
+    // Products of bytes leave their registers to more subgroups.
+    if inputs != .bytes { while unroll < 4, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 } }
     if columns > 2 { unroll = min(unroll, 2) }
     return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
+  }
+
+  /// Tilings that are worth measuring for `columnCount` columns, the default first: those that were the best for
+  /// some product on some device, or near it.
+  package func candidates(columnCount: Int, traits: DeviceTraits) -> [Tiling] {
+    let standard = tiling(columnCount: columnCount, traits: traits)
+    let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
+    // Subgroups, split, rows, unroll.
+    let cuts =
+      columnCount > 1
+      ? [
+        (4, 1, 4, 1), (8, 1, 4, 1), (8, 1, 2, 2), (8, 1, 2, 1), (16, 1, 2, 1), (16, 1, 4, 1), (8, 2, 4, 1),
+        (4, 1, 2, 2), (16, 2, 2, 1), (16, 1, 1, 2), (16, 2, 4, 1), (4, 1, 8, 1),
+      ]
+      : inputs == .bytes
+        ? [
+          (16, 1, 1, 1), (16, 1, 1, 4), (32, 1, 1, 4), (32, 1, 1, 1), (4, 2, 2, 4), (8, 2, 2, 4), (16, 2, 2, 4),
+          (16, 1, 2, 2), (16, 1, 2, 4), (8, 1, 4, 1), (8, 1, 4, 2), (4, 1, 8, 2), (32, 2, 1, 4), (16, 4, 4, 1),
+          (8, 1, 2, 2),
+        ]
+        : [
+          (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),
+          (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4),
+        ]
+    // Parts that workgroups leave for the next stage to go through must not be many.
+    let leaves = (epilogue == .residual && next != .none) || epilogue == .store
+    let fewestRows = leaves ? 8 : 2
+    let others = cuts.map {
+      Tiling(subgroups: $0.0, split: $0.1, rows: $0.2, columns: standard.columns, unroll: $0.3)
+    }.filter { tiling in
+      tiling != standard && tiling.subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations
+        && tiling.groupRows >= fewestRows && tiling.groupRows.isMultiple(of: rowMultiple)
+        && (epilogue != .queryKeyValueNorm || 16.isMultiple(of: tiling.groupRows))
+        && tiling.rows * tiling.columns <= 32 && chunksPerLane >= tiling.split
+    }
+    return [standard] + others
   }
 
   /// The shader's name in the library.

@@ -11,21 +11,36 @@ package struct PlanShape: Sendable, Hashable {
   package var output: OutputKernel
   /// Whether a token has many positions before it: attention is cut differently.
   package var isDeep: Bool
+  /// Whether products and attention run on the matrix units.
+  package var usesMatrixUnits: Bool
 
   /// The smallest recorded shape that `step` fits.
-  package init(_ step: StepContents, tileRows: Int, output: OutputKernel, limits: StepLimits) {
+  package init(_ step: StepContents, cut: StepCut, output: OutputKernel, limits: StepLimits) {
     rows = Self.bucket(step.rows.count, most: limits.rows)
     tiles = Self.bucket(step.tiles.count, most: limits.rows)
     outputs = step.outputs.isEmpty ? 0 : Self.bucket(step.outputs.count, most: limits.outputs)
-    self.tileRows = tileRows
+    tileRows = cut.tileRows
+    usesMatrixUnits = cut.usesMatrixUnits
     self.output = output
     isDeep = step.rows.contains { Int($0.position) >= AttentionDecodeKernel.deepContext }
   }
 
-  private static func bucket(_ count: Int, most: Int) -> Int {
+  static func bucket(_ count: Int, most: Int) -> Int {
     var bucket = 1
     while bucket < count { bucket *= 2 }
     return min(bucket, most)
+  }
+}
+
+/// How the work of a step's tokens is cut.
+package struct StepCut: Sendable, Hashable {
+  /// Most rows of an attention tile.
+  package var tileRows: Int
+  package var usesMatrixUnits: Bool
+
+  package init(tileRows: Int, usesMatrixUnits: Bool) {
+    self.tileRows = tileRows
+    self.usesMatrixUnits = usesMatrixUnits
   }
 }
 
@@ -33,11 +48,13 @@ package struct PlanShape: Sendable, Hashable {
 package final class PlanRecorder {
   package let cache: KernelCache
   package let traits: DeviceTraits
-  private let model: DeviceModel
-  private let kvCache: KVCache
-  private let workspace: Workspace
+  let model: DeviceModel
+  let kvCache: KVCache
+  let workspace: Workspace
   /// LinearExtrasData of each stage.
-  private let extras: Buffer
+  let extras: Buffer
+  /// Attention of prompts on the matrix units; nil where steps of many tokens do not run on them.
+  let flash: FlashAttentionKernel?
   /// How each stage's products want their inputs; `.none` for stages without.
   private let forms: [ProductForm]
 
@@ -48,8 +65,12 @@ package final class PlanRecorder {
     self.workspace = workspace
     let traits = DeviceTraits(cache.device.physical)
     self.traits = traits
-    let forms = model.stages.map { $0.inputForm(traits) }
-    self.forms = forms
+    forms = model.stages.map { $0.inputForm(traits) }
+    flash = traits.matrixUnits.flatMap { units in
+      // Weights of float32 would lose what they are there for.
+      model.stages.contains { $0.matrices.contains { $0.format.type == .f32 } }
+        ? nil : FlashAttentionKernel(heads: model.program.heads, units: units, traits: traits)
+    }
     let all = model.stages.indices.map { index in
       Self.extras(model.stages, index, kvCache: kvCache, workspace: workspace)
     }
@@ -123,15 +144,17 @@ package final class PlanRecorder {
   package func record(
     _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
   ) throws {
-    commands.keepAlive([
-      workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
-    ])
+    keepAlive(commands, slot: slot)
     var state = RecordingState()
-    for (index, stage) in model.stages.enumerated() {
-      if case .logits = stage, shape.outputs == 0 { continue }
-      try record(stage, index: index, commands, shape: shape, slot: slot, state: &state)
-      commands.dispatchBarrier()
-      onStage(index)
+    if shape.usesMatrixUnits {
+      try recordOnMatrixUnits(commands, shape: shape, slot: slot, onStage: onStage)
+    } else {
+      for (index, stage) in model.stages.enumerated() {
+        if case .logits = stage, shape.outputs == 0 { continue }
+        try record(stage, index: index, commands, shape: shape, slot: slot, state: &state)
+        commands.dispatchBarrier()
+        onStage(index)
+      }
     }
     guard shape.outputs > 0 else { return }
     var push = SamplePush()
@@ -181,7 +204,7 @@ package final class PlanRecorder {
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
-        let tiling = product.kernel.tiling(columnCount: product.columnCount, traits: traits)
+        let tiling = cache.tuning.tiling(product.kernel, columnCount: product.columnCount, traits: traits)
         try product.kernel.record(
           commands, push: product.push, columnCount: product.columnCount, cache: cache, traits: traits,
           tiling: tiling)
@@ -194,6 +217,16 @@ package final class PlanRecorder {
         }
       }
     }
+  }
+
+  /// The stages of the Program.
+  var stageIndices: Range<Int> { model.stages.indices }
+
+  /// Keeps what every recording reads until it has run.
+  func keepAlive(_ commands: CommandBuffer, slot: StepSlot) {
+    commands.keepAlive([
+      workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
+    ])
   }
 
   private func nextForm(after index: Int) -> ProductForm { index + 1 < forms.count ? forms[index + 1] : .none }
@@ -278,6 +311,20 @@ package final class PlanRecorder {
   ) throws {
     // Alone, it leaves what it would leave for floats.
     let next = next == .none ? .floats : next
+    let push = attentionPush(stage, slot: slot)
+    if shape.tileRows == 1,
+      let kernel = AttentionDecodeKernel(
+        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
+    {
+      try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits)
+    } else {
+      let kernel = AttentionKernel(
+        heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)
+      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
+    }
+  }
+
+  func attentionPush(_ stage: AttentionStage, slot: StepSlot) -> AttentionPush {
     var push = AttentionPush()
     push.queries = workspace.address(.queries)
     push.keys = kvCache.keys(layer: stage.layer)
@@ -296,16 +343,24 @@ package final class PlanRecorder {
     push.window = UInt32(stage.window ?? 0)
     push.scale = stage.scale
     push.softcap = stage.softcap ?? 0
-    if shape.tileRows == 1,
-      let kernel = AttentionDecodeKernel(
-        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
-    {
-      try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits)
-    } else {
-      let kernel = AttentionKernel(
-        heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)
-      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
+    return push
+  }
+
+  /// How to cut a step of these tokens.
+  package func cut(_ rows: [StepRow]) -> StepCut {
+    let isPrompt = zip(rows, rows.dropFirst()).contains { $0.sequence == $1.sequence }
+    let count = PlanShape.bucket(rows.count, most: workspace.limits.rows)
+    if let flash, count >= fewestMatrixRows {
+      return StepCut(tileRows: isPrompt ? flash.tileRows : 1, usesMatrixUnits: true)
     }
+    let kernel = AttentionKernel(
+      heads: model.program.heads, tileRows: workspace.limits.rows, rowCount: workspace.limits.rows, traits: traits)
+    return StepCut(tileRows: isPrompt ? kernel.tileRows : 1, usesMatrixUnits: false)
+  }
+
+  /// Tokens from which on the matrix units are faster: as measured on an H100, sooner where products read more.
+  private var fewestMatrixRows: Int {
+    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 8 : 16
   }
 }
 

@@ -8,6 +8,8 @@ package enum ProductForm: UInt32, Sendable, Hashable, CaseIterable {
   case floats = 1
   /// Blocks of 16 signed bytes with a scale.
   case bytes = 2
+  /// float16 rows, for the matrix units: attention alone leaves them so.
+  case halves = 3
 
   /// The form that products with weights of these formats read on a device.
   package init(_ formats: [WeightFormat], traits: DeviceTraits) {

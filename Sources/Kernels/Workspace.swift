@@ -33,6 +33,10 @@ package final class Workspace: Sendable {
   package let attentionWidth: Int
   package let hiddenWidth: Int
 
+  /// Floats of `partials`, and counters.
+  package let partialCount: Int
+  package let counterCount: Int
+
   package let memory: Buffer
   /// Written by the host: [sequence][pagesPerSequence] page numbers.
   package let blockTables: Buffer
@@ -56,6 +60,8 @@ package final class Workspace: Sendable {
     scratchStride = sizes.scratchStride
     logitsStride = sizes.logitsStride
     offsets = sizes.offsets
+    partialCount = sizes.partials
+    counterCount = sizes.counters
     memory = try device.makeBuffer(byteCount: sizes.byteCount, memory: .device, label: "activations")
     blockTables = try device.makeBuffer(
       byteCount: 4 * limits.sequences * limits.pagesPerSequence, memory: .mappedDevice, label: "block tables")
@@ -87,6 +93,8 @@ package final class Workspace: Sendable {
     var hiddenWidth: Int
     var scratchStride: Int
     var logitsStride: Int
+    var partials = 0
+    var counters = 0
     var offsets: [Int] = []
     var byteCount = 0
 
@@ -99,8 +107,7 @@ package final class Workspace: Sendable {
         (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
       logitsStride = (program.vocabularySize + 63) / 64 * 64
       // Splits shrink as rows grow, so partial results are bounded by the product at its largest.
-      var partials = 0
-      var counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
+      counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
       var rows = 1
       while true {
         let kernel = AttentionKernel(heads: heads, tileRows: 1, rowCount: rows, traits: traits)
@@ -116,6 +123,11 @@ package final class Workspace: Sendable {
         }
         if rows >= limits.rows { break }
         rows = min(rows * 2, limits.rows)
+      }
+      if traits.matrixUnits != nil, limits.rows > 8 {
+        // Products whose tiles are few share the inputs of each among workgroups, as far as this goes.
+        partials = max(partials, 4 << 20)
+        counters = max(counters, 4096)
       }
       for array in Array.allCases {
         let floats =

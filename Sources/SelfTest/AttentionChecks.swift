@@ -102,6 +102,10 @@ struct AttentionChecks {
     }
   }
 
+  /// Names a struct's conformance in this module. Swift 6.3.1, building with tests, does not find that of an imported
+  /// struct when only code inlined from another module needs it, and crashes.
+  private static func plain<Value: BitwiseCopyable>(_ value: Value) -> Value { value }
+
   private func check(_ attempt: Attempt, _ kernel: Subject) throws {
     let heads = attempt.heads
     let fresh = attempt.fresh
@@ -147,7 +151,7 @@ struct AttentionChecks {
       form: attempt.next, width: queryWidth, rowCount: rowCount, squareCount: 0, norm: [], image: &image)
     let partials = image.addPoisoned(max(1, kernel.partialCount))
     let scale = 1 / Float(heads.headSize).squareRoot()
-    var push = AttentionPush()
+    var push = Self.plain(AttentionPush())
     push.queries = image.add(queries).address
     push.keys = image.add(structs: keyHalves).address
     push.values = image.add(structs: valueHalves).address

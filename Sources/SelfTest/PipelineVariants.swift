@@ -28,7 +28,7 @@ struct PipelineVariants {
   }
 
   private func embed(_ type: TensorType) -> [PipelineVariant] {
-    ProductForm.allCases.map { next in
+    [ProductForm.none, .floats, .bytes].map { next in
       PipelineVariant(
         shader: "embed.\(type.name)", specialization: [UInt32(traits.invocations(32)), next.rawValue],
         pushConstantBytes: MemoryLayout<EmbedPush>.size, text: "to \(next)")

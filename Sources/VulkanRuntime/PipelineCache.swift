@@ -79,6 +79,22 @@ extension Device {
   }
 }
 
+extension Device {
+  /// What was kept beside the pipelines under the name `kind`, for this device and driver; nil if nothing whole is there.
+  package func keptBytes(_ kind: String) -> [UInt8]? {
+    pipelineCache.path.flatMap { readFile($0 + "." + kind) }.flatMap { PipelineCacheFile.payload(of: $0) }
+  }
+
+  /// Keeps `payload` beside the pipelines, whole or not at all. Does nothing without a `pipelineCacheDirectory`.
+  package func keep(_ payload: [UInt8], as kind: String) throws(VulkanError) {
+    guard let path = pipelineCache.path.map({ $0 + "." + kind }) else { return }
+    if let reason = replaceFile(path, with: PipelineCacheFile.file(payload: payload)) {
+      throw VulkanError(
+        kind: .cacheFile, description: "cannot write \(path): \(reason); check the folder's permissions")
+    }
+  }
+}
+
 /// The format of the cache file: magic, length and checksum of the payload (64-bit little-endian each), payload.
 enum PipelineCacheFile {
   private static let magic = Array("VKINFPC1".utf8)

@@ -52,6 +52,9 @@ struct BenchModel: ParsableCommand {
 
   @OptionGroup var common: BenchOptions
 
+  @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
+  var noTuning = false
+
   func validate() throws {
     guard (model == nil) != (shape == nil) else {
       throw ValidationError("give a model file with -m, or a shape with --shape")
@@ -151,7 +154,7 @@ struct BenchModel: ParsableCommand {
       benchmark: benchmark, model: model,
       workload: ModelWorkload(
         prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
-        batches: batch.counts, tokens: tokens)
+        batches: batch.counts, tokens: tokens, tunes: !noTuning)
     ) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw(

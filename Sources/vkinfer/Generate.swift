@@ -48,6 +48,9 @@ struct Generate: ParsableCommand {
   @Flag(help: "Write no summary.")
   var quiet = false
 
+  @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
+  var noTuning = false
+
   @Flag(help: "Say what is decided on the way.")
   var verbose = false
 
@@ -81,8 +84,10 @@ struct Generate: ParsableCommand {
     try model.check(prompt: request.prompt, contextLength: context)
     options.contextLength = context
     options.mayShortenContext = place.context == nil
+    options.tunes = !noTuning
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
+    if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 
     let result = try stream(request, on: loaded.engine)

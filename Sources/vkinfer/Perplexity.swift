@@ -22,6 +22,11 @@ struct Perplexity: ParsableCommand {
   var context = 512
 
   @Option(
+    help: ArgumentHelp(
+      "Tokens processed at once: the figure depends on it by rounding alone.", valueName: "tokens"))
+  var batch = 128
+
+  @Option(
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
@@ -35,6 +40,7 @@ struct Perplexity: ParsableCommand {
     guard (4...Int(Int32.max)).contains(context) else {
       throw ValidationError("--context \(context) is not possible: use 4 or more")
     }
+    guard batch > 0 else { throw ValidationError("--batch \(batch) is not possible: use 1 or more") }
   }
 
   func run() throws {
@@ -51,8 +57,8 @@ struct Perplexity: ParsableCommand {
     var options = EngineOptions()
     options.device = device
     options.contextLength = context
-    // Enough to keep a device busy; the logits of more would take much of its memory.
-    options.maxOutputs = min(context, 128)
+    options.promptChunk = min(context, batch)
+    options.maxOutputs = min(context, batch)
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
 
     let progress = Progress()

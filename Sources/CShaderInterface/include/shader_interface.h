@@ -50,6 +50,7 @@
 #define NEXT_NONE 0u
 #define NEXT_FLOATS 1u               // float32 in activation layout
 #define NEXT_BYTES 2u                // blocks of 16 signed bytes with a scale
+#define NEXT_HALVES 3u               // float16 rows, for the matrix units
 
 #define ACTIVATION_SILU 0u
 #define ACTIVATION_GELU_TANH 1u

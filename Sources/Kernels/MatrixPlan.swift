@@ -1,0 +1,180 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// Steps of many tokens: the stages of a Program with their products and attention on the matrix units.
+///
+/// Inputs of products are float16 rows. Norms are dispatches of their own here: beside products of many tokens they
+/// cost next to nothing, and what goes into float16 is normalised, so it cannot overflow.
+extension PlanRecorder {
+  func recordOnMatrixUnits(
+    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
+  ) throws {
+    guard let flash else { throw KernelError.unsupported("the device has no matrix units for this model") }
+    var step = MatrixStep(recorder: self, commands: commands, shape: shape, slot: slot, flash: flash)
+    for index in model.stages.indices {
+      if case .logits = model.stages[index], shape.outputs == 0 { continue }
+      try step.record(index)
+      commands.dispatchBarrier()
+      onStage(index)
+    }
+  }
+}
+
+/// A step while it is recorded.
+private struct MatrixStep {
+  let recorder: PlanRecorder
+  let commands: CommandBuffer
+  let shape: PlanShape
+  let slot: StepSlot
+  let flash: FlashAttentionKernel
+  /// A projection whose post norm and residual addition the next norm has still to do.
+  var pending: DeviceStage.ResidualProjection?
+
+  private var workspace: Workspace { recorder.workspace }
+
+  mutating func record(_ index: Int) throws {
+    var push = MatrixPush()
+    push.step = slot.stepAddress
+    push.extras = recorder.extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
+    push.partials = workspace.address(.partials)
+    push.counters = workspace.address(.counters)
+    push.scale = 1
+    switch recorder.model.stages[index] {
+    case .embed(let table, let scale):
+      var push = EmbedPush()
+      push.outputs = workspace.address(.residual)
+      push.output_stride = UInt32(workspace.residualStride)
+      push.step = slot.stepAddress
+      push.last_tokens = workspace.address(.lastTokens)
+      try EmbedKernel(table: table, scale: scale, next: .none).record(
+        commands, push: push, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+
+    case .queryKeyValue(let weights):
+      try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: false)
+      push.inputs = workspace.address(.normed)
+      push.input_stride = UInt32(workspace.residualStride)
+      push.outputs = workspace.address(.queries)
+      push.output_stride = UInt32(workspace.queryStride)
+      let hasHeadNorms = weights.queryNorm != 0
+      for matrix in weights.matrices {
+        push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
+        try product(
+          matrix, hasHeadNorms ? .queryKeyValueNorm : .queryKeyValue, push, hasBias: weights.bias != 0)
+        // Products that share the inputs of their tiles share counters too.
+        commands.dispatchBarrier()
+      }
+      guard hasHeadNorms else { return }
+      var headNorm = HeadNormPush()
+      headNorm.outputs = push.outputs
+      headNorm.step = push.step
+      headNorm.extras = push.extras
+      headNorm.output_stride = push.output_stride
+      try HeadNormKernel().record(
+        commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+
+    case .attention(let stage):
+      try attention(stage)
+
+    case .residualProjection(let weights):
+      let fromAttention = weights.stage.input == .attention
+      push.inputs = workspace.address(fromAttention ? .attention : .hidden)
+      push.input_stride = UInt32(fromAttention ? workspace.attentionWidth : workspace.hiddenWidth)
+      if !fromAttention { push.scale = 1 / HIDDEN_SCALE }
+      push.outputs = workspace.address(.residual)
+      push.output_stride = UInt32(workspace.residualStride)
+      push.bias = weights.bias
+      try product(
+        weights.matrix, weights.postNorm == 0 ? .residual : .residualNorm, push, hasBias: weights.bias != 0)
+      if weights.postNorm != 0 { pending = weights }
+
+    case .gatedFeedForward(let weights):
+      try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: false)
+      push.inputs = workspace.address(.normed)
+      push.input_stride = UInt32(workspace.residualStride)
+      push.outputs = workspace.address(.hidden)
+      push.output_stride = UInt32(workspace.hiddenWidth)
+      try product(weights.matrix, .gated, push, activation: weights.stage.activation)
+
+    case .logits(let weights):
+      try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: true)
+      push.inputs = workspace.address(.normed)
+      push.input_stride = UInt32(workspace.residualStride)
+      push.outputs = workspace.address(.logits)
+      push.output_stride = UInt32(workspace.logitsStride)
+      push.softcap = weights.stage.softcap ?? 0
+      try product(weights.matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+    }
+  }
+
+  /// The residual stream, normed, as float16 rows: what the products read. Adds first what a post norm is still to do.
+  private mutating func normalise(_ norm: UInt64, epsilon: Float, gathersOutputs: Bool) throws {
+    var push = NormalisePush()
+    push.inputs = workspace.address(.residual)
+    push.outputs = workspace.address(.normed)
+    push.norm = norm
+    push.step = slot.stepAddress
+    push.width = UInt32(recorder.model.program.width)
+    push.input_stride = UInt32(workspace.residualStride)
+    push.output_stride = UInt32(workspace.residualStride)
+    push.epsilon = epsilon
+    if let pending {
+      push.addend = workspace.address(.scratch)
+      push.addend_stride = UInt32(workspace.scratchStride)
+      push.addend_norm = pending.postNorm
+      push.addend_epsilon = pending.stage.postNorm?.epsilon ?? 0
+    }
+    try NormaliseKernel(hasAddend: pending != nil, gathersOutputs: gathersOutputs).record(
+      commands, push: push, rowCount: gathersOutputs ? shape.outputs : shape.rows, cache: recorder.cache,
+      traits: recorder.traits)
+    commands.dispatchBarrier()
+    pending = nil
+  }
+
+  private func product(
+    _ matrix: DeviceMatrix, _ epilogue: LinearKernel.Epilogue, _ push: MatrixPush, hasBias: Bool = false,
+    gathersOutputs: Bool = false, activation: Activation = .silu, tokenCount: Int? = nil
+  ) throws {
+    let tokenCount = tokenCount ?? shape.rows
+    let kernel = MatrixKernel(
+      matrix: matrix, units: flash.units, epilogue: epilogue, hasBias: hasBias,
+      gathersOutputs: gathersOutputs, activation: activation)
+    var tiling = kernel.tiling(tokenCount: tokenCount, traits: recorder.traits)
+    if kernel.partialCount(tiling, tokenCount: tokenCount) > workspace.partialCount
+      || kernel.counterCount(tiling, tokenCount: tokenCount) > workspace.counterCount
+    {
+      tiling.split = 1
+    }
+    try kernel.record(
+      commands, push: push, tokenCount: tokenCount, cache: recorder.cache, traits: recorder.traits,
+      tiling: tiling)
+  }
+
+  /// Attention, its outputs as float16 rows.
+  private func attention(_ stage: AttentionStage) throws {
+    let attention = recorder.attentionPush(stage, slot: slot)
+    if shape.tileRows == 1,
+      let kernel = AttentionDecodeKernel(
+        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: .halves,
+        traits: recorder.traits)
+    {
+      return try kernel.record(
+        commands, push: attention, tokenCount: shape.tiles, cache: recorder.cache, traits: recorder.traits)
+    }
+    var push = FlashPush()
+    push.queries = attention.queries
+    push.keys = attention.keys
+    push.values = attention.values
+    push.block_tables = attention.block_tables
+    push.table_stride = attention.table_stride
+    push.step = attention.step
+    push.tiles = attention.tiles
+    push.outputs = attention.outputs
+    push.output_stride = attention.output_width
+    push.window = attention.window
+    push.scale = attention.scale
+    push.softcap = attention.softcap
+    try flash.record(
+      commands, push: push, tileCount: shape.tiles, cache: recorder.cache, traits: recorder.traits)
+  }
+}
