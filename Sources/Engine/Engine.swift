@@ -124,7 +124,9 @@ public final class Engine: Sendable {
       }
     }
     let scheduler = Scheduler(
-      limits: Scheduler.Limits(sequences: maxSequences, promptTokens: promptChunk),
+      limits: Scheduler.Limits(
+        sequences: maxSequences, promptTokens: promptChunk,
+        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens))),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
     batch = Batch(runner: runner, model: model, scheduler: scheduler)
   }
@@ -157,6 +159,9 @@ public final class Engine: Sendable {
   public var validationMessageCount: Int { instance.validationMessageCount }
 
   // MARK: - Memory
+
+  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably.
+  private static let mixedTokens = 256
 
   /// Most tokens of a prompt that are processed at once.
   package static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {

@@ -13,6 +13,8 @@ struct Scheduler {
     var sequences: Int
     /// Tokens of prompts in a step without anything else.
     var promptTokens: Int
+    /// Tokens of a step that has both, unless most of them are not of prompts.
+    var mixedTokens: Int
   }
 
   let limits: Limits
@@ -95,7 +97,7 @@ struct Scheduler {
     var budget =
       parts.isEmpty
       ? limits.promptTokens
-      : max(limits.promptTokens / 2 - parts.count, limits.promptTokens / 4, 1)
+      : max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1)
     for index in running.indices where budget > 0 && running[index].ready > 1 {
       parts.append(
         part(

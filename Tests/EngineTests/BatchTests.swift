@@ -58,7 +58,7 @@ struct BatchTests {
     beginnings.append(prompt)
     if beginnings.count > 5 { beginnings.remove(at: .random(in: 0..<5, using: &random)) }
     var request = GenerationRequest(prompt: prompt)
-    request.maxTokens = .random(in: 0...40, using: &random)
+    request.maxTokens = .random(in: 0...30, using: &random)
     if Bool.random(using: &random) {
       request.sampling.temperature = .random(in: 0.5...1.5, using: &random)
       request.sampling.topK = .random(in: 0...20, using: &random)
@@ -73,22 +73,21 @@ struct BatchTests {
     return request
   }
 
-  @Test(arguments: [(sequences: 6, pages: 13), (sequences: 3, pages: 40)])
-  func everyRequestIsAsIfAlone(sequences: Int, pages: Int) throws {
+  @Test(arguments: [(sequences: 6, pages: 13, count: 40), (sequences: 3, pages: 40, count: 16)])
+  func everyRequestIsAsIfAlone(sequences: Int, pages: Int, count: Int) throws {
     let context = 192
     let engine = try Self.engine(
       sequences: sequences, context: context, cacheTokens: pages * 32, promptChunk: 48)
     let alone = try Self.engine(sequences: 1, context: context, cacheTokens: nil, promptChunk: 32)
     var random = SplitMix(state: UInt64(pages))
     var beginnings: [[Int32]] = [[]]
-    let count = 70
     var requests: [GenerationRequest] = []
     var ids: [RequestID] = []
     var cancelled: Set<Int> = []
     let outcomes = Outcomes()
     var hasMore = true
     while requests.count < count || hasMore {
-      while requests.count < count, Int.random(in: 0..<3, using: &random) == 0 {
+      while requests.count < count, Int.random(in: 0..<2, using: &random) == 0 {
         let request = Self.request(&random, beginnings: &beginnings)
         ids.append(try engine.submit(request, onEvent: outcomes.handler(requests.count)))
         requests.append(request)
@@ -107,13 +106,12 @@ struct BatchTests {
       return batch.scheduler.preemptionCount
     }
     #expect(pages > 20 || preemptions > 0, "pages never ran short")
-    #expect(cancelled.count > 2)
-    let filler = (0..<Int32(context)).map { $0 % 96 }
+    #expect(!cancelled.isEmpty)
     for (index, request) in requests.enumerated() {
       let result = try #require(outcomes.result(index))
       #expect(result.tokens == outcomes.tokens(index))
-      // Takes every page, so that nothing is known from before.
-      _ = try alone.logits(of: filler, last: 1)
+      // Nothing is known from before.
+      alone.withBatch { $0.fail(EngineError(.device, "")) }
       let expected = try alone.generate(request)
       if cancelled.contains(index) {
         #expect(result.finishReason == .cancelled)

@@ -96,7 +96,8 @@ import Testing
     let promptTokens = Int.random(in: 1...24, using: &random)
     let ahead = Int.random(in: 1...3, using: &random)
     var scheduler = Scheduler(
-      limits: Scheduler.Limits(sequences: slots, promptTokens: promptTokens),
+      limits: Scheduler.Limits(
+        sequences: slots, promptTokens: promptTokens, mixedTokens: max(1, promptTokens / 2)),
       pages: PageAllocator(pageCount: pageCount, pageTokens: pageTokens))
     var device = Device(slots: slots, pages: pageCount, pageTokens: pageTokens)
     var active: [UInt64: Request] = [:]
@@ -172,7 +173,7 @@ import Testing
   /// Steps that a sequence waits are bounded by the work of those that came before it.
   @Test func nobodyStarves() {
     var scheduler = Scheduler(
-      limits: Scheduler.Limits(sequences: 4, promptTokens: 8),
+      limits: Scheduler.Limits(sequences: 4, promptTokens: 8, mixedTokens: 4),
       pages: PageAllocator(pageCount: 16, pageTokens: 4))
     var device = Device(slots: 4, pages: 16, pageTokens: 4)
     // A long one first; short ones keep coming for as long as it runs.
@@ -207,7 +208,7 @@ import Testing
 
   @Test func aSharedBeginningIsComputedOnce() {
     var scheduler = Scheduler(
-      limits: Scheduler.Limits(sequences: 4, promptTokens: 64),
+      limits: Scheduler.Limits(sequences: 4, promptTokens: 64, mixedTokens: 64),
       pages: PageAllocator(pageCount: 32, pageTokens: 4))
     let beginning: [Int32] = (0..<16).map { $0 }
     scheduler.add(id: 0, prompt: beginning + [50], limit: 20)
