@@ -102,6 +102,7 @@ final class Batch: @unchecked Sendable {
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
       guard let request = requests[part.id]?.request else { continue }
+      if part.isStart { requests[part.id]?.start(at: part.position) }
       if part.isStart, request.sampling.hasPenalties {
         try runner.setTokenCounts(
           prompt: request.prompt, generated: requests[part.id]?.tokens ?? [], sequence: part.slot)
@@ -181,6 +182,7 @@ struct ActiveRequest: Sendable {
   private var firstTokenTime: ContinuousClock.Instant?
   private var lastTokenTime: ContinuousClock.Instant?
   private let limit: Int
+  private var sharedTokens: Int?
 
   init(
     _ request: GenerationRequest, model: LanguageModel, contextLength: Int,
@@ -191,6 +193,11 @@ struct ActiveRequest: Sendable {
     let room = contextLength - request.prompt.count
     limit = min(request.maxTokens ?? room, room)
     output = TextOutput(tokenizer: model.tokenizer, stopStrings: request.stopStrings)
+  }
+
+  /// So many of its tokens were known from before when it started, or started again.
+  mutating func start(at position: Int) {
+    sharedTokens = sharedTokens ?? min(position, request.prompt.count)
   }
 
   /// Adds a token to the text.
@@ -223,6 +230,7 @@ struct ActiveRequest: Sendable {
       .finished(
         GenerationResult(
           text: output.text, tokens: tokens, logprobs: logprobs, promptTokenCount: request.prompt.count,
+          sharedTokenCount: sharedTokens ?? 0,
           finishReason: reason, timeToFirstToken: (first - start).seconds,
           decodeSeconds: ((lastTokenTime ?? first) - first).seconds)))
   }

@@ -66,6 +66,8 @@ public struct GenerationResult: Sendable {
   /// One for each token, if asked for.
   public var logprobs: [TokenLogprobs]
   public var promptTokenCount: Int
+  /// Tokens of the prompt whose keys and values were there from an earlier request.
+  public var sharedTokenCount: Int
   public var finishReason: FinishReason
   /// From the request to the first token.
   public var timeToFirstToken: Double

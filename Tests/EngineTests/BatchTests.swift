@@ -6,8 +6,9 @@ import Testing
 
 /// Requests that are generated together, on a small random model, against each of them alone.
 ///
-/// On a CPU driver results are the same to the bit, since every product and attention sums in the same order however
-/// many columns there are.
+/// On a CPU driver all sums but one have the same order however many columns a product has: the sum of squares of a norm
+/// is made of parts of 24 rows where there is one column, else of 16. So logits may differ in their last bits, and tokens
+/// do only where two are that close.
 @Suite(.enabled(if: TestModels.cpuDriver != nil, "needs a CPU Vulkan driver"), .serialized)
 struct BatchTests {
   /// What has come for each request.
@@ -41,6 +42,15 @@ struct BatchTests {
     try LanguageModel(weightsOf: TestModels.fixture("llama.gguf", in: "ReferenceTests").path)
   }
 
+  static func areClose(_ left: [TokenLogprobs], _ right: [TokenLogprobs]) -> Bool {
+    left.count == right.count
+      && zip(left, right).allSatisfy { left, right in
+        zip([left.chosen] + left.top, [right.chosen] + right.top).allSatisfy {
+          $0.token == $1.token && abs($0.logprob - $1.logprob) < 1e-5
+        } && left.top.count == right.top.count
+      }
+  }
+
   static func engine(sequences: Int, context: Int, cacheTokens: Int?, promptChunk: Int) throws -> Engine {
     var options = EngineOptions()
     options.device = TestModels.cpuDriver
@@ -51,14 +61,17 @@ struct BatchTests {
     return try Engine(model: model.get(), options: options)
   }
 
-  static func request(_ random: inout SplitMix, beginnings: inout [[Int32]]) -> GenerationRequest {
-    var prompt = Array(beginnings.randomElement(using: &random)!.prefix(.random(in: 0...100, using: &random)))
-    for _ in 0..<Int.random(in: 1...30, using: &random) { prompt.append(.random(in: 0..<96, using: &random)) }
-    prompt = Array(prompt.prefix(150))
+  static func request(_ random: inout SplitMix, beginnings: inout [[Int32]], most: Int, tokens: Int)
+    -> GenerationRequest
+  {
+    var prompt = Array(
+      beginnings.randomElement(using: &random)!.prefix(.random(in: 0...most, using: &random)))
+    for _ in 0..<Int.random(in: 1...20, using: &random) { prompt.append(.random(in: 0..<96, using: &random)) }
+    prompt = Array(prompt.prefix(most))
     beginnings.append(prompt)
     if beginnings.count > 5 { beginnings.remove(at: .random(in: 0..<5, using: &random)) }
     var request = GenerationRequest(prompt: prompt)
-    request.maxTokens = .random(in: 0...30, using: &random)
+    request.maxTokens = .random(in: 0...tokens, using: &random)
     if Bool.random(using: &random) {
       request.sampling.temperature = .random(in: 0.5...1.5, using: &random)
       request.sampling.topK = .random(in: 0...20, using: &random)
@@ -73,9 +86,21 @@ struct BatchTests {
     return request
   }
 
-  @Test(arguments: [(sequences: 6, pages: 13, count: 40), (sequences: 3, pages: 40, count: 16)])
-  func everyRequestIsAsIfAlone(sequences: Int, pages: Int, count: Int) throws {
-    let context = 192
+  struct Case: Sendable {
+    var sequences: Int
+    var pages: Int
+    var context: Int
+    /// Most tokens to generate.
+    var tokens: Int
+    var count: Int
+  }
+
+  @Test(arguments: [
+    Case(sequences: 6, pages: 5, context: 128, tokens: 80, count: 60),
+    Case(sequences: 3, pages: 40, context: 192, tokens: 20, count: 30),
+  ])
+  func everyRequestIsAsIfAlone(_ test: Case) throws {
+    let (sequences, pages, context, count) = (test.sequences, test.pages, test.context, test.count)
     let engine = try Self.engine(
       sequences: sequences, context: context, cacheTokens: pages * 32, promptChunk: 48)
     let alone = try Self.engine(sequences: 1, context: context, cacheTokens: nil, promptChunk: 32)
@@ -88,7 +113,7 @@ struct BatchTests {
     var hasMore = true
     while requests.count < count || hasMore {
       while requests.count < count, Int.random(in: 0..<2, using: &random) == 0 {
-        let request = Self.request(&random, beginnings: &beginnings)
+        let request = Self.request(&random, beginnings: &beginnings, most: context / 3, tokens: test.tokens)
         ids.append(try engine.submit(request, onEvent: outcomes.handler(requests.count)))
         requests.append(request)
       }
@@ -119,7 +144,7 @@ struct BatchTests {
       } else {
         #expect(result.finishReason == .length)
         #expect(result.tokens == expected.tokens, "request \(index)")
-        #expect(result.logprobs == expected.logprobs)
+        #expect(Self.areClose(result.logprobs, expected.logprobs))
       }
     }
   }
@@ -167,7 +192,7 @@ struct BatchTests {
     #expect(result.logprobs.count == 4)
     let logits = try engine.logits(of: request.prompt + result.tokens.dropLast(), last: 4)
     for (row, (token, told)) in zip(logits, zip(result.tokens, result.logprobs)) {
-      #expect(told == TokenLogprobs(row, chosen: token, top: 2))
+      #expect(Self.areClose([told], [TokenLogprobs(row, chosen: token, top: 2)]))
       // Greedy: the best is the one chosen.
       #expect(told.top[0] == told.chosen && told.top[1].logprob <= told.top[0].logprob)
       let sum = TokenLogprobs(row, chosen: token, top: 96).top.reduce(0.0) { $0 + exp(Double($1.logprob)) }
