@@ -43,11 +43,11 @@ void store_output(uint row, uint head, uint d, float value) {
 void store_output_blocks(uint row, uint head) {
   if (NEXT != NEXT_BYTES) return;
   barrier();
-  for (uint block = gl_LocalInvocationIndex; block < HEAD_SIZE / 16; block += THREADS) {
-    float values[16];
-    [[unroll]] for (uint i = 0; i < 16; i++) values[i] = scores[block * 16 + i];
+  for (uint block = gl_LocalInvocationIndex; block < HEAD_SIZE / 32; block += THREADS) {
+    float values[32];
+    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = scores[block * 32 + i];
     store_block(
-        push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 16) + block, values);
+        push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, values);
   }
 }
 

@@ -21,6 +21,7 @@ layout(constant_id = 5) const uint M = 16;         // the matrix units' fragment
 layout(constant_id = 6) const uint N = 16;
 layout(constant_id = 7) const uint K = 16;
 layout(constant_id = 8) const bool AHEAD = true;   // the next block is loaded while this one is multiplied
+layout(constant_id = 9) const bool HELD = true;    // queries are held in registers, not in shared memory
 
 layout(push_constant) uniform Push { FlashPush push; };
 
@@ -41,7 +42,9 @@ const uint SCRATCH_AT = 2 * BLOCK * STRIDE;
 const uint SCRATCH_ROW = WEIGHT_STRIDE > REST_STRIDE ? WEIGHT_STRIDE : REST_STRIDE;
 const uint LOOP_QUADS = SCRATCH_AT + QUERIES * SCRATCH_ROW;
 const uint QUERY_QUADS = QUERIES * STRIDE;
-shared uvec4 tile[LOOP_QUADS > QUERY_QUADS ? LOOP_QUADS : QUERY_QUADS];
+// Queries pass through on their way to registers, or stay behind the rest; outputs pass through at the end.
+const uint QUERIES_AT = HELD ? 0 : LOOP_QUADS;
+shared uvec4 tile[HELD ? (LOOP_QUADS > QUERY_QUADS ? LOOP_QUADS : QUERY_QUADS) : LOOP_QUADS + QUERY_QUADS];
 shared float maxima[QUERIES];
 shared float factors[QUERIES];
 
@@ -82,10 +85,20 @@ void store_block() {
 #define ACCUMULATOR coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
 #define HALF_ACCUMULATOR coopmat<float16_t, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
 
-coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> queries[FRAGMENTS][HEAD_SIZE / K];
+#define QUERY_FRAGMENT coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA>
+QUERY_FRAGMENT queries[FRAGMENTS][HELD ? HEAD_SIZE / K : 1u];
 ACCUMULATOR scores[FRAGMENTS][BLOCK / N];
 ACCUMULATOR outputs[FRAGMENTS][HEAD_SIZE / N];
 ACCUMULATOR sums[FRAGMENTS];  // of weights, what is left of each row
+
+// Fragment `d` along the head of the subgroup's queries, from shared memory.
+QUERY_FRAGMENT stored_query(uint f, uint d) {
+  QUERY_FRAGMENT query;
+  coopMatLoad(
+      query, tile, QUERIES_AT + (gl_SubgroupID * ROWS + f * M) * STRIDE + d * K / 8, STRIDE,
+      gl_CooperativeMatrixLayoutRowMajor);
+  return query;
+}
 
 void load_queries(uint first_row, uint count, uint head) {
   for (uint item = gl_LocalInvocationIndex; item < QUERIES * OCTETS; item += THREADS) {
@@ -95,16 +108,13 @@ void load_queries(uint first_row, uint count, uint head) {
     vec4 high = push.queries.at[at + 1] * (push.scale * LOG2E);
     low = clamp(low, vec4(-65504.0), vec4(65504.0));
     high = clamp(high, vec4(-65504.0), vec4(65504.0));
-    tile[item / OCTETS * STRIDE + item % OCTETS] =
+    tile[QUERIES_AT + item / OCTETS * STRIDE + item % OCTETS] =
         uvec4(packHalf2x16(low.xy), packHalf2x16(low.zw), packHalf2x16(high.xy), packHalf2x16(high.zw));
   }
   barrier();
+  if (!HELD) return;
   [[unroll]] for (uint f = 0; f < FRAGMENTS; f++) {
-    [[unroll]] for (uint d = 0; d < HEAD_SIZE / K; d++) {
-      coopMatLoad(
-          queries[f][d], tile, (gl_SubgroupID * ROWS + f * M) * STRIDE + d * K / 8, STRIDE,
-          gl_CooperativeMatrixLayoutRowMajor);
-    }
+    [[unroll]] for (uint d = 0; d < HEAD_SIZE / K; d++) queries[f][d] = stored_query(f, d);
   }
 }
 
@@ -113,11 +123,16 @@ void score_block() {
     [[unroll]] for (uint j = 0; j < BLOCK / N; j++) scores[f][j] = ACCUMULATOR(0);
   }
   [[unroll]] for (uint d = 0; d < HEAD_SIZE / K; d++) {
+    QUERY_FRAGMENT query[FRAGMENTS];
+    [[unroll]] for (uint f = 0; f < FRAGMENTS; f++) {
+      if (HELD) query[f] = queries[f][d];
+      else query[f] = stored_query(f, d);
+    }
     [[unroll]] for (uint j = 0; j < BLOCK / N; j++) {
       coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> key;
       coopMatLoad(key, tile, j * N * STRIDE + d * K / 8, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
       [[unroll]] for (uint f = 0; f < FRAGMENTS; f++) {
-        scores[f][j] = coopMatMulAdd(queries[f][d], key, scores[f][j]);
+        scores[f][j] = coopMatMulAdd(query[f], key, scores[f][j]);
       }
     }
   }

@@ -25,7 +25,7 @@ void main() {
   StepRow entry = push.step.rows[row];
   uint token = entry.token == TOKEN_FROM_DEVICE ? push.last_tokens.at[entry.sequence] : entry.token;
   token = min(token, push.vocabulary - 1);
-  float inputs[2][16];
+  float inputs[32];
   float squares = 0;
   [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
     vec4 w[CHUNK / 4];
@@ -38,15 +38,12 @@ void main() {
         squares = fma(x, x, squares);
         if (NEXT != NEXT_NONE) x *= push.next.norm.at[quad + i];
         if (NEXT == NEXT_FLOATS) push.next.values.at[row * push.next.width + quad + i] = floatBitsToUint(x);
-        uint k = part * CHUNK + 4 * j + i;
-        inputs[k / 16][k % 16] = x;
+        inputs[part * CHUNK + 4 * j + i] = x;
       }
     }
   }
   if (NEXT != NEXT_NONE) push.next.squares.at[row * blocks + block] = squares;
   if (NEXT == NEXT_BYTES) {
-    [[unroll]] for (uint part = 0; part < 2; part++) {
-      store_block(push.next.values, push.next.scales, row, push.next.width, 2 * block + part, inputs[part]);
-    }
+    store_block(push.next.values, push.next.scales, row, push.next.width, block, inputs);
   }
 }

@@ -1,7 +1,6 @@
 // q4_0: file blocks of 32 weights, 18 bytes: scale (half), 16 bytes of nibbles; w = (q - 8) * scale.
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scales, halves.
 #define SCALED
-#define NIBBLES
 #define MINIMUM
 #define CHUNK 32
 #define PLANE0 Quads

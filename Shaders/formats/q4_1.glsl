@@ -1,7 +1,6 @@
 // q4_1: file blocks of 32 weights, 20 bytes: scale and minimum (halves), 16 bytes of nibbles; w = q * scale + minimum.
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scale, minimum.
 #define SCALED
-#define NIBBLES
 #define MINIMUM
 #define CHUNK 32
 #define PLANE0 Quads

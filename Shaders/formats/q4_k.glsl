@@ -1,8 +1,7 @@
 // q4_k: file blocks of 256 weights, 144 bytes: scale and minimum of scales (halves), 8 scales and 8 minima of 6 bits
 // in 12 bytes, 128 bytes of nibbles; w = q * scale - minimum in each 32 weights.
-// plane0: 16 bytes for 32 weights, as in q4_0. plane1: 16 bytes of scales a block, see common/k_scales.glsl.
+// plane0: 16 bytes for 32 weights, as in q4_0. plane1: the 16 bytes before the nibbles, as they are.
 #define SCALED
-#define NIBBLES
 #define MINIMUM
 #define CHUNK 32
 #define PLANE0 Quads
@@ -33,11 +32,8 @@ void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
 #endif
 
 #ifdef FORMAT_REPACK
-#include "common/k_scales_repack.glsl"
-
 void repack_block(uint source, uint block) {
-  uvec4 scales = repacked_scales(source);
-  [[unroll]] for (uint j = 0; j < 4; j++) push.plane1.at[4 * block + j] = scales[j];
+  [[unroll]] for (uint j = 0; j < 4; j++) push.plane1.at[4 * block + j] = source_word(source + 4 * j);
   // The file pairs 32 weights (low nibbles) with the next 32 (high nibbles).
   for (uint chunk = 0; chunk < 8; chunk++) {
     [[unroll]] for (uint j = 0; j < 4; j++) {

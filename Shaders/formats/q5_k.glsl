@@ -36,11 +36,8 @@ void unpack_words(Chunk chunk, out uint words[CHUNK / 4]) {
 #endif
 
 #ifdef FORMAT_REPACK
-#include "common/k_scales_repack.glsl"
-
 void repack_block(uint source, uint block) {
-  uvec4 scales = repacked_scales(source);
-  [[unroll]] for (uint j = 0; j < 4; j++) push.plane2.at[4 * block + j] = scales[j];
+  [[unroll]] for (uint j = 0; j < 4; j++) push.plane2.at[4 * block + j] = source_word(source + 4 * j);
   for (uint chunk = 0; chunk < 8; chunk++) {
     [[unroll]] for (uint j = 0; j < 4; j++) {
       push.plane0.at[(8 * block + chunk) * 4 + j] = nibbles(source + 48 + 32 * (chunk / 2), chunk & 1u, j);

@@ -2,15 +2,10 @@
 // column. Sums of a chunk are exact integers; scales of weights and inputs multiply them once.
 #extension GL_EXT_integer_dot_product : require
 
-// The chunk's weights as signed bytes; of NIBBLES, those of the second half are 16 * weight - 128, which takes one
-// operation less: see `accumulate`.
+const int ONES = 0x01010101;
+
+// The chunk's weights as signed bytes.
 void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
-#ifdef NIBBLES
-  [[unroll]] for (uint j = 0; j < 4; j++) {
-    words[j] = int(chunk.quants[j] & 0x0f0f0f0fu);
-    words[j + 4] = int((chunk.quants[j] & 0xf0f0f0f0u) ^ 0x80808080u);
-  }
-#else
   uint raw[CHUNK / 4];
   unpack_words(chunk, raw);
   [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
@@ -21,7 +16,6 @@ void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
     words[j] = int(raw[j]);
 #endif
   }
-#endif
 }
 
 void accumulate(Chunk chunks[ROWS], uint chunk) {
@@ -32,51 +26,45 @@ void accumulate(Chunk chunks[ROWS], uint chunk) {
   }
   [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
     uint first_quad = column_rows[c] * (width / 16);
-    uint first_pair = column_rows[c] * (width / 32);
+    uint first_block = column_rows[c] * (width / 32);
 #if CHUNK == 32
-    ivec4 low = ivec4(push.inputs.at[first_quad + block_quad(chunk, 0)]);
-    ivec4 high = ivec4(push.inputs.at[first_quad + block_quad(chunk, 1)]);
-    // Of both halves: scales, and scaled sums.
-    vec4 scales = push.input_scales.at[first_pair + chunk];
-#ifdef NIBBLES
-    float rest = 8 * scales.w;  // what 128 too little in each weight of the second half makes, over 16
-    scales.y *= 1.0 / 16;
-#endif
-#ifdef MINIMUM
-    float total = scales.z + scales.w;
-#endif
+    uint block = chunk;
+    ivec4 low = ivec4(push.inputs.at[first_quad + block_quad(block, 0)]);
+    ivec4 high = ivec4(push.inputs.at[first_quad + block_quad(block, 1)]);
 #else
-    ivec4 low = ivec4(push.inputs.at[first_quad + block_quad(chunk / 2, chunk & 1u)]);
-    vec4 both = push.input_scales.at[first_pair + chunk / 2];
-    float scale = (chunk & 1u) == 0 ? both.x : both.y;
+    uint block = chunk / 2;
+    ivec4 low = ivec4(push.inputs.at[first_quad + block_quad(block, chunk & 1u)]);
+#endif
+    vec2 input_scale = uintBitsToFloat(push.input_scales.at[first_block + block]);
+#ifdef HALF_MINIMA
+    ivec2 totals = ivec2(0);
+    [[unroll]] for (uint j = 0; j < 4; j++) {
+      totals += ivec2(dotPacked4x8EXT(ONES, low[j]), dotPacked4x8EXT(ONES, high[j]));
+    }
+    vec2 half_sums = input_scale.x * vec2(totals);
 #endif
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
       if (COLUMNS == 1) unpack_signed(chunks[r], w[r]);
       int first = 0;
       [[unroll]] for (uint j = 0; j < 4; j++) first += dotPacked4x8EXT(w[r][j], low[j]);
-#if CHUNK == 32
+#ifdef HALVES
       int second = 0;
       [[unroll]] for (uint j = 0; j < 4; j++) second += dotPacked4x8EXT(w[r][j + 4], high[j]);
-#ifdef HALVES
-      vec2 weight_scales = half_scales(chunks[r]) * scales.xy;
-      sums[r * COLUMNS + c] += fma(weight_scales.x, float(first), weight_scales.y * float(second));
-#ifdef HALF_MINIMA
-      sums[r * COLUMNS + c] += dot(half_minima(chunks[r]), scales.zw);
-#endif
-#else
-      vec2 weight_scale = chunk_scale(chunks[r]);
-#ifdef NIBBLES
-      float product = fma(scales.x, float(first), fma(scales.y, float(second), rest));
-#else
+      vec2 scales = half_scales(chunks[r]);
       float product = fma(scales.x, float(first), scales.y * float(second));
-#endif
-      sums[r * COLUMNS + c] = fma(weight_scale.x, product, sums[r * COLUMNS + c]);
-#ifdef MINIMUM
-      sums[r * COLUMNS + c] = fma(weight_scale.y, total, sums[r * COLUMNS + c]);
-#endif
+      sums[r * COLUMNS + c] = fma(input_scale.x, product, sums[r * COLUMNS + c]);
+#ifdef HALF_MINIMA
+      sums[r * COLUMNS + c] += dot(half_minima(chunks[r]), half_sums);
 #endif
 #else
-      sums[r * COLUMNS + c] = fma(chunk_scale(chunks[r]).x * scale, float(first), sums[r * COLUMNS + c]);
+#if CHUNK == 32
+      [[unroll]] for (uint j = 0; j < 4; j++) first += dotPacked4x8EXT(w[r][j + 4], high[j]);
+#endif
+      vec2 scale = chunk_scale(chunks[r]);
+      sums[r * COLUMNS + c] = fma(scale.x * input_scale.x, float(first), sums[r * COLUMNS + c]);
+#ifdef MINIMUM
+      sums[r * COLUMNS + c] = fma(scale.y, input_scale.y, sums[r * COLUMNS + c]);
+#endif
 #endif
     }
   }

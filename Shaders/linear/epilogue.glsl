@@ -234,10 +234,10 @@ void finish_post_norm(uint column) {
   }
   if (NEXT != NEXT_BYTES) return;
   memoryBarrierBuffer();
-  for (uint block = gl_LocalInvocationIndex; block < push.rows / 16; block += gl_WorkGroupSize.x) {
-    float values[16];
-    [[unroll]] for (uint i = 0; i < 16; i++) {
-      values[i] = push.extras.data.scratch.at[base + activation_index(block * 16 + i)];
+  for (uint block = gl_LocalInvocationIndex; block < push.rows / 32; block += gl_WorkGroupSize.x) {
+    float values[32];
+    [[unroll]] for (uint i = 0; i < 32; i++) {
+      values[i] = push.extras.data.scratch.at[base + activation_index(block * 32 + i)];
     }
     store_block(next.values, next.scales, column, next.width, block, values);
   }
@@ -248,14 +248,14 @@ void finish_next(uint first_row, uint first_column, uint columns) {
   barrier();
   NextInputs next = push.extras.data.next;
   if (NEXT == NEXT_BYTES) {
-    const uint blocks = GROUP_OUTPUTS / 16;
-    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 16;
+    const uint blocks = GROUP_OUTPUTS / 32;
+    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
     for (uint i = gl_LocalInvocationIndex; i < blocks * columns; i += gl_WorkGroupSize.x) {
       uint c = i / blocks;
       uint block = i % blocks;
-      if (first_row + block * (16 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
-      float values[16];
-      [[unroll]] for (uint k = 0; k < 16; k++) values[k] = partial_sums[place_of_output(block * 16 + k, c)];
+      if (first_row + block * (32 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
+      float values[32];
+      [[unroll]] for (uint k = 0; k < 32; k++) values[k] = partial_sums[place_of_output(block * 32 + k, c)];
       store_block(next.values, next.scales, first_column + c, next.width, first_block + block, values);
     }
   }
@@ -296,7 +296,10 @@ void finish_group(uint first_row, uint first_column, uint columns) {
     uint head = (push.row_offset + first_row) / head_size;
     if (role_of_head(head) == VALUE) return;
     if (!last_workgroup(head * gl_NumWorkGroups.x + gl_WorkGroupID.x, head_size / GROUP_ROWS)) return;
-    for (uint c = gl_SubgroupID; c < columns; c += SUBGROUPS) finish_head(head, first_column + c);
+    for (uint c = gl_SubgroupID; c < columns; c += SUBGROUPS) {
+      // Some CPU drivers run a loop's uniform loads once even where no invocation takes part.
+      finish_head(head, first_column + min(c, columns - 1));
+    }
   } else if (EPILOGUE == EPILOGUE_RESIDUAL_NORM) {
     if (!last_workgroup(gl_WorkGroupID.x, gl_NumWorkGroups.y)) return;
     for (uint c = 0; c < columns; c++) finish_post_norm(first_column + c);

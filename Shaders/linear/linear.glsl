@@ -63,9 +63,10 @@ void main() {
   const uint pairs = GROUP_ROWS / 2;
   uint first_item = gl_LocalInvocationIndex;
   Prepared prepared;
-  if (first_item < pairs * COLUMNS) {
-    uint row = min(first_row + 2 * (first_item % pairs), push.rows - 1);
-    prepared = prepare_pair(row, min(first_column + first_item / pairs, count - 1));
+  {
+    uint item = min(first_item, pairs * COLUMNS - 1);
+    uint row = min(first_row + 2 * (item % pairs), push.rows - 1);
+    prepared = prepare_pair(row, min(first_column + item / pairs, count - 1));
   }
   // and the parts of a single column's sum of squares, which all subgroups share.
   const uint EARLY_SQUARES = 4;

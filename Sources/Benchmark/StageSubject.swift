@@ -92,9 +92,9 @@ final class StageSubject {
     let arrays: [(Workspace.Array, Int)] = [
       (.residual, rows * workspace.residualStride), (.queries, rows * workspace.queryStride),
       (.attention, rows * workspace.attentionWidth), (.hidden, rows * workspace.hiddenWidth),
-      (.normed, rows * workspace.residualStride), (.normedScales, rows * workspace.residualStride / 8),
-      (.attentionScales, rows * workspace.attentionWidth / 8),
-      (.hiddenScales, rows * workspace.hiddenWidth / 8),
+      (.normed, rows * workspace.residualStride), (.normedScales, rows * workspace.residualStride / 16),
+      (.attentionScales, rows * workspace.attentionWidth / 16),
+      (.hiddenScales, rows * workspace.hiddenWidth / 16),
       (.logits, limits.outputs * workspace.logitsStride),
     ]
     for (array, floats) in arrays {

@@ -95,7 +95,8 @@ struct TilingComparison {
       for subgroups in traits.isCPU ? [1, 2, 4] : [1, 2, 4, 8, 16, 32]
       where subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations {
         for split in [1, 2, 4, 8] where split <= subgroups {
-          for rows in [1, 2, 4, 8, 16, 24] where (traits.isCPU || rows <= 8) && rows * columns <= (traits.isCPU ? 96 : 32) {
+          for rows in [1, 2, 4, 8, 16, 24]
+          where (traits.isCPU || rows <= 8) && rows * columns <= (traits.isCPU ? 96 : 32) {
             for unroll in [1, 2, 4, 8] where unroll * rows <= (columns > 2 ? 8 : 16) {
               let tiling = LinearKernel.Tiling(
                 subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)

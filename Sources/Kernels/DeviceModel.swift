@@ -19,7 +19,7 @@ package final class DeviceModel: Sendable {
   ) throws {
     let loader = try WeightLoader(
       cache: cache, source: source, totalBytes: Self.weightBytes(of: program), onProgress: onProgress)
-    var builder = StageLoader(loader: loader)
+    var builder = StageLoader(loader: loader, headSize: program.heads.headSize)
     let relative = try program.stages.map { try builder.load($0) }
     let (buffers, constants) = try loader.finish()
     self.program = program
@@ -64,6 +64,8 @@ package enum DeviceStage: Sendable {
     package var matrix: DeviceMatrix
     package var bias: UInt64
     package var postNorm: UInt64
+    /// Elements of an attention head.
+    package var headSize: Int
   }
 
   package struct GatedFeedForward: Sendable {
@@ -146,6 +148,7 @@ extension Stage {
 /// Loads stages one after another; matrices used twice (tied embeddings) are loaded once.
 private struct StageLoader {
   let loader: WeightLoader
+  let headSize: Int
   var loaded: [TensorSlice: DeviceMatrix] = [:]
   var ropes: [Rope: UInt64] = [:]
 
@@ -161,7 +164,7 @@ private struct StageLoader {
       return .residualProjection(
         .init(
           stage: stage, matrix: try single(stage.weight), bias: try stage.bias.map { try plain($0) } ?? 0,
-          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0))
+          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize))
     case .gatedFeedForward(let stage):
       let matrix = try loader.matrix([
         .init(slice: stage.gate, rowOffset: 0, rowStride: 2),

@@ -14,6 +14,8 @@ package struct FlashAttentionKernel: Sendable, Hashable {
   package var block: Int
   /// Whether the next block is loaded, into registers, while this one is multiplied.
   package var loadsAhead: Bool
+  /// Whether queries are held in registers, not in shared memory.
+  package var holdsQueries: Bool
 
   /// The shape for a device; nil where its matrix units or shared memory do not suffice.
   package init?(heads: HeadLayout, units: MatrixUnits, traits: DeviceTraits) {
@@ -22,15 +24,25 @@ package struct FlashAttentionKernel: Sendable, Hashable {
     else { return nil }
     self.heads = heads
     self.units = units
+    let mayHalve = units.n <= 16 && units.k <= 16
     fragments = 1
-    block = 32
+    // CPU drivers take long to compile what is unrolled.
+    block = traits.isCPU && mayHalve ? 16 : 32
     loadsAhead = true
+    holdsQueries = true
     // A subgroup holds its queries and their outputs in registers: small heads leave room for more subgroups.
     subgroups = traits.isCPU ? 2 : heads.headSize <= 64 ? 8 : 4
     while subgroups > 1, subgroups * traits.subgroupSize > traits.maxWorkgroupInvocations { subgroups /= 2 }
-    while subgroups > 1, sharedBytes > traits.sharedMemory { subgroups /= 2 }
-    if sharedBytes > traits.sharedMemory, units.n <= 16, units.k <= 16 { block = 16 }
-    guard sharedBytes <= traits.sharedMemory else { return nil }
+    // Of large heads the outputs alone fill the registers: queries stay in shared memory where it has room for them.
+    if heads.headSize > 128, mayHalve {
+      var shared = self
+      shared.holdsQueries = false
+      shared.block = 16
+      if shared.fits(traits) { self = shared }
+    }
+    while subgroups > 1, !fits(traits) { subgroups /= 2 }
+    if !fits(traits), mayHalve { block = 16 }
+    guard fits(traits) else { return nil }
   }
 
   /// Most tokens of one `AttentionTile`: the queries of a workgroup.
@@ -39,7 +51,20 @@ package struct FlashAttentionKernel: Sendable, Hashable {
   private var sharedBytes: Int {
     let row = heads.headSize / 8 + 1
     let scratchRow = max(block / 8 + 1, units.n / 4 + 1)
-    return 16 * max(2 * block * row + tileRows * scratchRow, tileRows * row) + 8 * tileRows
+    let loop = 2 * block * row + tileRows * scratchRow
+    return 16 * (holdsQueries ? max(loop, tileRows * row) : loop + tileRows * row) + 8 * tileRows
+  }
+
+  /// Whether a device has the shared memory: see `MatrixTiling.fits`.
+  package func fits(_ traits: DeviceTraits) -> Bool { sharedBytes <= traits.sharedMemory }
+
+  /// The shader's specialization constants.
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    [
+      UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(heads.headSize), UInt32(fragments),
+      UInt32(block), UInt32(units.m), UInt32(units.n), UInt32(units.k), loadsAhead ? 1 : 0,
+      holdsQueries ? 1 : 0,
+    ]
   }
 
   /// Records attention of `tileCount` tiles. `push.head_count` and `kv_head_count` are filled in.
@@ -49,12 +74,12 @@ package struct FlashAttentionKernel: Sendable, Hashable {
     var push = push
     push.head_count = UInt32(heads.headCount)
     push.kv_head_count = UInt32(heads.kvHeadCount)
+    guard fits(traits) else {
+      throw KernelError.unsupported(
+        "flash: \(sharedBytes) bytes of shared memory are more than the device has")
+    }
     let pipeline = try cache.pipeline(
-      "flash",
-      specialization: [
-        UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(heads.headSize), UInt32(fragments),
-        UInt32(block), UInt32(units.m), UInt32(units.n), UInt32(units.k), loadsAhead ? 1 : 0,
-      ],
+      "flash", specialization: specialization(traits),
       pushConstantBytes: MemoryLayout<FlashPush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (heads.headCount, tileCount, 1))
   }

@@ -64,10 +64,10 @@ package struct LinearKernel: Sendable, Hashable {
     self.next = next
   }
 
-  /// Rows that a workgroup must have a multiple of: outputs in blocks of 16 bytes are made by one workgroup.
+  /// Rows that a workgroup must have a multiple of: outputs in blocks of 32 bytes are made by one workgroup.
   package var rowMultiple: Int {
     guard next == .bytes else { return 2 }
-    return epilogue == .gated ? 32 : epilogue == .residual ? 16 : 2
+    return epilogue == .gated ? 64 : epilogue == .residual ? 32 : 2
   }
 
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
@@ -109,8 +109,12 @@ package struct LinearKernel: Sendable, Hashable {
       subgroups /= 2
     }
     var unroll = 1
-    // Products of bytes leave their registers to more subgroups.
-    if inputs != .bytes { while unroll < 4, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 } }
+    if inputs == .bytes {
+      // Compilers do as well by themselves, but where a subgroup has but one row in a large workgroup.
+      unroll = rows > 1 ? min(2, max(1, chunksPerLane)) : rowMultiple > 2 && chunksPerLane >= 4 ? 4 : 1
+    } else {
+      while unroll < 4, rows * unroll < 8, chunksPerLane / split >= 2 * unroll { unroll *= 2 }
+    }
     if columns > 2 { unroll = min(unroll, 2) }
     return Tiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
   }
@@ -129,9 +133,11 @@ package struct LinearKernel: Sendable, Hashable {
       ]
       : inputs == .bytes
         ? [
-          (16, 1, 1, 1), (16, 1, 1, 4), (32, 1, 1, 4), (32, 1, 1, 1), (4, 2, 2, 4), (8, 2, 2, 4), (16, 2, 2, 4),
-          (16, 1, 2, 2), (16, 1, 2, 4), (8, 1, 4, 1), (8, 1, 4, 2), (4, 1, 8, 2), (32, 2, 1, 4), (16, 4, 4, 1),
-          (8, 1, 2, 2),
+          (16, 1, 1, 1), (16, 1, 1, 4), (32, 1, 1, 4), (32, 1, 1, 1), (32, 1, 1, 8), (4, 2, 2, 4),
+          (8, 2, 2, 4),
+          (16, 2, 2, 4), (16, 1, 2, 2), (16, 1, 2, 4), (8, 1, 4, 1), (32, 2, 2, 2), (16, 1, 4, 2),
+          (16, 1, 4, 1),
+          (32, 1, 2, 2), (8, 1, 8, 2), (32, 2, 4, 1), (4, 1, 4, 2), (8, 1, 2, 2),
         ]
         : [
           (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),

@@ -31,9 +31,8 @@ package struct MatrixKernel: Sendable, Hashable {
 
   /// A sound tiling for `tokenCount` tokens.
   package func tiling(tokenCount: Int, traits: DeviceTraits) -> MatrixTiling {
-    let isPlain = matrix.format.type == .f16 || matrix.format.type == .bf16
-    return MatrixTilingChoice(units: units, traits: traits).tiling(
-      rows: matrix.rows, columns: matrix.columns, tokenCount: tokenCount, unpacks: !isPlain)
+    MatrixTilingChoice(format: matrix.format, units: units, traits: traits).tiling(
+      rows: matrix.rows, columns: matrix.columns, tokenCount: tokenCount)
   }
 
   /// Workgroups for `tokenCount` tokens.
@@ -57,16 +56,29 @@ package struct MatrixKernel: Sendable, Hashable {
     return x * y
   }
 
+  /// The shader's name in the library.
+  package var shaderName: String { "matrix.\(matrix.format.type.name)" }
+
+  /// The shader's specialization constants.
+  package func specialization(_ tiling: MatrixTiling, traits: DeviceTraits) -> [UInt32] {
+    [
+      UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.rowSubgroups),
+      UInt32(tiling.tokenSubgroups), UInt32(tiling.rowFragments), UInt32(tiling.tokenFragments),
+      UInt32(units.m), UInt32(units.n), UInt32(units.k), UInt32(tiling.step), UInt32(tiling.split),
+      UInt32(tiling.band), epilogue.rawValue, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
+      activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
+    ]
+  }
+
+  /// - Throws: `KernelError.unsupported` for a tiling that the device has no room for.
   package func pipeline(_ tiling: MatrixTiling, cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
-    try cache.pipeline(
-      "matrix.\(matrix.format.type.name)",
-      specialization: [
-        UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.rowSubgroups),
-        UInt32(tiling.tokenSubgroups), UInt32(tiling.rowFragments), UInt32(tiling.tokenFragments),
-        UInt32(units.m), UInt32(units.n), UInt32(units.k), UInt32(tiling.step), UInt32(tiling.split),
-        UInt32(tiling.band), epilogue.rawValue, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
-        activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
-      ],
+    guard tiling.fits(units, traits) else {
+      throw KernelError.unsupported(
+        "\(shaderName): workgroups of \(tiling.subgroups) subgroups and \(tiling.sharedBytes(units)) bytes of shared "
+          + "memory are more than the device has room for")
+    }
+    return try cache.pipeline(
+      shaderName, specialization: specialization(tiling, traits: traits),
       pushConstantBytes: MemoryLayout<MatrixPush>.size, subgroupSize: traits.subgroupSize)
   }
 

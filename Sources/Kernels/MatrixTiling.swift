@@ -13,6 +13,14 @@ package struct MatrixTiling: Sendable, Hashable {
   /// Token tiles that neighbouring workgroups walk over before the next row tile, so that weights stay in the cache.
   package var band: Int = 1
 
+  package init(rowSubgroups: Int, tokenSubgroups: Int, rowFragments: Int, tokenFragments: Int, step: Int) {
+    self.rowSubgroups = rowSubgroups
+    self.tokenSubgroups = tokenSubgroups
+    self.rowFragments = rowFragments
+    self.tokenFragments = tokenFragments
+    self.step = step
+  }
+
   package var subgroups: Int { rowSubgroups * tokenSubgroups }
   package func tileRows(_ units: MatrixUnits) -> Int { rowSubgroups * rowFragments * units.m }
   package func tileTokens(_ units: MatrixUnits) -> Int { tokenSubgroups * tokenFragments * units.n }
@@ -23,12 +31,45 @@ package struct MatrixTiling: Sendable, Hashable {
     let sums = subgroups * units.n * (rowFragments * units.m / 4 + 1)
     return 16 * max(tile, sums) + 16
   }
+
+  /// Whether a device has room for its workgroups. No driver can be relied on to say so: on some, a workgroup with
+  /// more shared memory than there is loses the device instead of failing.
+  package func fits(_ units: MatrixUnits, _ traits: DeviceTraits) -> Bool {
+    sharedBytes(units) <= traits.sharedMemory
+      && subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations
+  }
+}
+
+extension MatrixTiling {
+  /// Any order will do, so long as it is the same in every run.
+  fileprivate var order: (Int, Int, Int, Int, Int) {
+    (rowSubgroups, tokenSubgroups, rowFragments, tokenFragments, step)
+  }
 }
 
 /// The tilings that pay somewhere, and which of them does for a product.
-struct MatrixTilingChoice {
-  let units: MatrixUnits
-  let traits: DeviceTraits
+package struct MatrixTilingChoice {
+  private let units: MatrixUnits
+  private let traits: DeviceTraits
+  /// Whether weights are neither float16 nor bfloat16.
+  private let unpacks: Bool
+  /// Bytes of a weight.
+  private let weightBytes: Double
+
+  package init(format: WeightFormat, units: MatrixUnits, traits: DeviceTraits) {
+    self.units = units
+    self.traits = traits
+    unpacks = format.type != .f16 && format.type != .bf16
+    weightBytes = format.planes.reduce(0) { $0 + Double($1.bytes) / Double($1.weights) }
+  }
+
+  /// Every tiling that may be chosen on the device, but for split and band.
+  package var all: [MatrixTiling] {
+    let tokenCounts = [units.n, 16, 32, 48, 64]
+    if traits.isCPU { return Set(tokenCounts.map { onCPU(tokenCount: $0) }).sorted { $0.order < $1.order } }
+    return Set(tokenCounts.compactMap { small(tokenCount: $0) } + large.map(\.tiling))
+      .sorted { $0.order < $1.order }
+  }
 
   /// A tiling with what is known of it.
   private struct Candidate {
@@ -49,11 +90,14 @@ struct MatrixTilingChoice {
     let tiling = MatrixTiling(
       rowSubgroups: rowSubgroups, tokenSubgroups: tokenSubgroups, rowFragments: rows / units.m,
       tokenFragments: tokens / units.n, step: step)
-    // Sums lie in registers: 128 of an invocation leave room for the rest everywhere.
-    guard tiling.sharedBytes(units) <= traits.sharedMemory, rows * tokens <= 128 * traits.subgroupSize,
-      tiling.subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations
-    else { return nil }
-    return tiling
+    guard tiling.fits(units, traits) else { return nil }
+    // Sums and what is loaded for the next step, with its addresses, lie in registers: 170 of an invocation leave room
+    // for the rest.
+    let sums = Double(rows * tokens) / Double(traits.subgroupSize)
+    let rowBytes = weightBytes * Double(step * tiling.tileRows(units))
+    let loadedBytes = rowBytes + Double(2 * step * tiling.tileTokens(units))
+    let loads = loadedBytes / 16 / Double(tiling.subgroups * traits.subgroupSize)
+    return sums <= 128 && sums + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
   }
 
   /// For many tokens, the arithmetic decides.
@@ -87,12 +131,11 @@ struct MatrixTilingChoice {
   /// A CPU's registers hold few fragments, and compiling many costs seconds.
   private func onCPU(tokenCount: Int) -> MatrixTiling {
     MatrixTiling(
-      rowSubgroups: 1, tokenSubgroups: 1, rowFragments: max(1, 32 / units.m),
-      tokenFragments: min(max(1, 32 / units.n), max(1, (tokenCount + units.n - 1) / units.n)), step: 32)
+      rowSubgroups: 1, tokenSubgroups: 1, rowFragments: max(1, 16 / units.m),
+      tokenFragments: min(max(1, 16 / units.n), max(1, (tokenCount + units.n - 1) / units.n)), step: 32)
   }
 
-  /// - Parameter unpacks: whether weights are neither float16 nor bfloat16.
-  func tiling(rows: Int, columns: Int, tokenCount: Int, unpacks: Bool) -> MatrixTiling {
+  func tiling(rows: Int, columns: Int, tokenCount: Int) -> MatrixTiling {
     if traits.isCPU { return onCPU(tokenCount: tokenCount) }
     // Workgroups of 4 subgroups that the device has at work: as many as hide the latency of its memory.
     let slots = max(1, traits.wantedSubgroups / 16)

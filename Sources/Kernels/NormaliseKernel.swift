@@ -16,16 +16,19 @@ package struct NormaliseKernel: Sendable, Hashable {
     self.gathersOutputs = gathersOutputs
   }
 
+  /// The shader's specialization constants, for rows of `width`.
+  package func specialization(width: Int, traits: DeviceTraits) -> [UInt32] {
+    let threads = traits.invocations(
+      traits.isCPU ? traits.subgroupSize : min(256, max(traits.subgroupSize, width / 8)))
+    return [UInt32(threads), hasNorm ? 1 : 0, hasAddend ? 1 : 0, gathersOutputs ? 1 : 0]
+  }
+
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
   package func record(
     _ commands: CommandBuffer, push: NormalisePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
-    let octets = Int(push.width) / 8
-    let threads = traits.invocations(
-      traits.isCPU ? traits.subgroupSize : min(256, max(traits.subgroupSize, octets)))
     let pipeline = try cache.pipeline(
-      "normalise",
-      specialization: [UInt32(threads), hasNorm ? 1 : 0, hasAddend ? 1 : 0, gathersOutputs ? 1 : 0],
+      "normalise", specialization: specialization(width: Int(push.width), traits: traits),
       pushConstantBytes: MemoryLayout<NormalisePush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (rowCount, 1, 1))
   }
@@ -36,12 +39,16 @@ package struct NormaliseKernel: Sendable, Hashable {
 package struct HeadNormKernel: Sendable, Hashable {
   package init() {}
 
+  /// The shader's specialization constants.
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    [UInt32(traits.invocations(traits.isCPU ? traits.subgroupSize : 256))]
+  }
+
   package func record(
     _ commands: CommandBuffer, push: HeadNormPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
-    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : 256)
     let pipeline = try cache.pipeline(
-      "headnorm", specialization: [UInt32(threads)], pushConstantBytes: MemoryLayout<HeadNormPush>.size,
+      "headnorm", specialization: specialization(traits), pushConstantBytes: MemoryLayout<HeadNormPush>.size,
       subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (rowCount, 1, 1))
   }

@@ -229,7 +229,9 @@ package final class PlanRecorder {
     ])
   }
 
-  private func nextForm(after index: Int) -> ProductForm { index + 1 < forms.count ? forms[index + 1] : .none }
+  private func nextForm(after index: Int) -> ProductForm {
+    index + 1 < forms.count ? forms[index + 1] : .none
+  }
 
   /// One dispatch of the linear kernel.
   package struct Product {
@@ -354,7 +356,8 @@ package final class PlanRecorder {
       return StepCut(tileRows: isPrompt ? flash.tileRows : 1, usesMatrixUnits: true)
     }
     let kernel = AttentionKernel(
-      heads: model.program.heads, tileRows: workspace.limits.rows, rowCount: workspace.limits.rows, traits: traits)
+      heads: model.program.heads, tileRows: workspace.limits.rows, rowCount: workspace.limits.rows,
+      traits: traits)
     return StepCut(tileRows: isPrompt ? kernel.tileRows : 1, usesMatrixUnits: false)
   }
 
@@ -373,7 +376,9 @@ extension DeviceStage {
     case .queryKeyValue(let weights):
       return ProductForm(weights.matrices.map(\.format), traits: traits)
     case .residualProjection(let weights):
-      return ProductForm([weights.matrix.format], traits: traits)
+      // Blocks must not lie across heads, which different workgroups make.
+      let isWhole = weights.stage.input == .feedForward || weights.headSize.isMultiple(of: 32)
+      return isWhole ? ProductForm([weights.matrix.format], traits: traits) : .floats
     case .gatedFeedForward(let weights):
       return ProductForm([weights.matrix.format], traits: traits)
     case .logits(let weights):

@@ -6,7 +6,7 @@ package enum ProductForm: UInt32, Sendable, Hashable, CaseIterable {
   case none = 0
   /// float32 in activation layout.
   case floats = 1
-  /// Blocks of 16 signed bytes with a scale.
+  /// Blocks of 32 signed bytes with a scale.
   case bytes = 2
   /// float16 rows, for the matrix units: attention alone leaves them so.
   case halves = 3

@@ -31,9 +31,19 @@ extension KernelCache.Variant {
     ],
     "copy": ["threads", "loads"],
     "embed": ["threads", "next"],
+    "flash": [
+      "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held",
+    ],
+    "headnorm": ["threads"],
     "idle": ["threads"],
     "linear": linear,
     "linear_bytes": linear,
+    "matrix": [
+      "threads", "row subgroups", "token subgroups", "row fragments", "token fragments", "m", "n", "k",
+      "step",
+      "split", "band", "epilogue", "bias", "gather", "activation",
+    ],
+    "normalise": ["threads", "norm", "addend", "gather"],
     "random": [
       "threads", "kind", "block bytes", "scale", "minimum", "signed", "copied", "doubled", "doubled end",
       "exponent",

@@ -135,13 +135,13 @@ package final class Workspace: Sendable {
           case .residual: limits.rows * activationStride(program.width)
           case .queries: limits.rows * queryStride
           case .normed: limits.rows * activationStride(program.width)
-          case .normedScales: limits.rows * activationStride(program.width) / 8
+          case .normedScales: limits.rows * activationStride(program.width) / 16
           // One for each workgroup of the product before, which has two rows or more.
           case .squares: limits.rows * program.width / 2
           case .attention: limits.rows * attentionWidth
-          case .attentionScales: limits.rows * attentionWidth / 8
+          case .attentionScales: limits.rows * attentionWidth / 16
           case .hidden: limits.rows * hiddenWidth
-          case .hiddenScales: limits.rows * hiddenWidth / 8
+          case .hiddenScales: limits.rows * hiddenWidth / 16
           case .best: limits.outputs * (program.vocabularySize + 1)
           case .scratch: limits.rows * scratchStride
           case .partials: partials
@@ -231,7 +231,8 @@ package struct StepContents: Sendable {
         tiles[tiles.count - 1] = last
       } else {
         tiles.append(
-          AttentionTile(first_row: UInt32(index), row_count: 1, sequence: row.sequence,
+          AttentionTile(
+            first_row: UInt32(index), row_count: 1, sequence: row.sequence,
             first_position: row.position))
       }
     }

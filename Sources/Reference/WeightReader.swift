@@ -13,9 +13,12 @@ package struct ReferenceError: Error, CustomStringConvertible, Sendable, Hashabl
 /// Reads slices of a model's tensors as plain numbers, whatever their format.
 package struct WeightReader: Sendable {
   private let source: any TensorSource
+  private let roundsToHalf: Bool
 
-  package init(_ source: any TensorSource) {
+  /// - Parameter roundsToHalf: whether `forEachRow` gives weights as float16 rounds them.
+  package init(_ source: any TensorSource, roundsToHalf: Bool = false) {
     self.source = source
+    self.roundsToHalf = roundsToHalf
   }
 
   /// Calls `body` with each row of `slice`, from its first: the row's number within the slice and its weights.
@@ -23,6 +26,13 @@ package struct WeightReader: Sendable {
   /// Rows are converted one at a time, so a large matrix needs little memory.
   package func forEachRow(
     of slice: TensorSlice, _ body: (_ row: Int, _ weights: UnsafeBufferPointer<Float>) throws -> Void
+  ) throws {
+    try forEachRow(of: slice, roundsToHalf: roundsToHalf, body)
+  }
+
+  private func forEachRow(
+    of slice: TensorSlice, roundsToHalf: Bool,
+    _ body: (_ row: Int, _ weights: UnsafeBufferPointer<Float>) throws -> Void
   ) throws {
     let tensor = try find(slice)
     let row = UnsafeMutableBufferPointer<Float>.allocate(capacity: tensor.columns)
@@ -32,6 +42,7 @@ package struct WeightReader: Sendable {
       try source.withBytes(of: tensor, rows: index..<index + 1) { bytes in
         dequantize(bytes, type: tensor.type, into: row)
       }
+      if roundsToHalf { for i in slice.columns { row[i] = Float(half: row[i].halfBits) } }
       try body(index - slice.rows.lowerBound, wanted)
     }
   }
@@ -39,7 +50,7 @@ package struct WeightReader: Sendable {
   /// The weights of a slice of one row: a norm's or a bias's.
   package func vector(_ slice: TensorSlice) throws -> [Double] {
     var result: [Double] = []
-    try forEachRow(of: slice) { _, weights in result += weights.map(Double.init) }
+    try forEachRow(of: slice, roundsToHalf: false) { _, weights in result += weights.map(Double.init) }
     return result
   }
 

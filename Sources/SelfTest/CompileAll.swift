@@ -38,7 +38,7 @@ extension SelfTest {
     let cache = KernelCache(device: device)
     let traits = DeviceTraits(physical)
     var (pipelines, spills, failures, statistics) = (0, 0, 0, 0)
-    for variant in PipelineVariants(traits: traits).all {
+    for variant in PipelineVariants(traits: traits, units: traits.matrixUnits).all {
       let result = compile(variant, cache: cache, traits: traits)
       pipelines += 1
       if result.spills { spills += 1 }

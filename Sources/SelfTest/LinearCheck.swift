@@ -159,7 +159,7 @@ struct LinearCheck {
     push.output_stride = UInt32(stride)
     push.bias = weights.bias
     let scratch = image.addPoisoned(columnCount * stride)
-    let next = outputWidth.isMultiple(of: 16) ? next : .floats
+    let next = outputWidth.isMultiple(of: 32) ? next : .floats
     let kernel = LinearKernel(
       matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
       hasBias: stage.bias != nil, inputs: inputs, next: next)
@@ -198,7 +198,7 @@ struct LinearCheck {
     let x = random.normals(columnCount * width)
     var image = bench.newImage()
     let stride = activationStride(outputWidth)
-    let next = next == .bytes && outputWidth.isMultiple(of: 16) ? ProductForm.bytes : .floats
+    let next = next == .bytes && outputWidth.isMultiple(of: 32) ? ProductForm.bytes : .floats
     let left = NextOutputs(
       form: next, width: outputWidth, rowCount: columnCount, squareCount: 0, norm: [], image: &image)
     var push = LinearPush()
@@ -225,40 +225,19 @@ struct LinearCheck {
     let width = stage.query.columns.count
     let heads = stage.heads
     let x = random.normals(columnCount * width)
-    let pages = PageTable(columnCount: columnCount, pagesPerSequence: 5, &random)
     var image = bench.newImage()
-    let cacheWords = pages.pageCount * pages.tokens * heads.kvHeadCount * heads.headSize / 2
-    let keys = image.addPoisoned(cacheWords)
-    let values = image.addPoisoned(cacheWords)
-    let queryStride = heads.headCount * heads.headSize
-    let queries = image.addPoisoned(columnCount * queryStride)
-    let scratchStride = (heads.headCount + heads.kvHeadCount) * heads.headSize
-    let scratch = image.addPoisoned(columnCount * scratchStride)
-    var extras = LinearExtrasData()
-    extras.keys = keys.address
-    extras.values = values.address
-    extras.block_tables = image.add(pages.table).address
-    extras.table_stride = UInt32(pages.pagesPerSequence)
-    extras.rope = weights.rope
-    extras.query_norm = weights.queryNorm
-    extras.key_norm = weights.keyNorm
-    extras.scratch = scratch.address
-    extras.scratch_stride = UInt32(scratchStride)
+    let outputs = HeadOutputs(
+      stage: stage, weights: weights, tokenCount: columnCount, random: &random, image: &image)
+    var extras = outputs.extras
     extras.counters =
       image.add(
         [UInt32](repeating: 0, count: (heads.headCount + heads.kvHeadCount) * dispatched)
       ).address
-    extras.head_count = UInt32(heads.headCount)
-    extras.kv_head_count = UInt32(heads.kvHeadCount)
-    extras.head_size = UInt32(heads.headSize)
-    extras.rotated_size = UInt32(stage.rope.rotatedSize)
-    extras.rope_magnitude = stage.rope.magnitude
-    extras.norm_epsilon = stage.queryNorm?.epsilon ?? 0
     var push = LinearPush()
     let normed = try addInputs(x, norm: stage.norm, image: &image, push: &push)
-    push.step = image.addStep(pages.rows).address
-    push.outputs = queries.address
-    push.output_stride = UInt32(queryStride)
+    push.step = image.addStep(outputs.pages.rows).address
+    push.outputs = outputs.queries.address
+    push.output_stride = UInt32(outputs.queryStride)
     push.extras = image.add(structs: [extras]).address
     try bench.check(name, image: image) { commands in
       for matrix in weights.matrices {
@@ -271,30 +250,10 @@ struct LinearCheck {
         try record(kernel, push, commands)
       }
     } compare: { outcome in
-      if stage.queryNorm != nil { outcome.ignore(scratch) }
       let expected = try ReferenceStages.queryKeyValue(
-        stage, normed: normed, positions: pages.rows.map { Int($0.position) }, weights: reader)
-      let order = PairOrder(headSize: heads.headSize, rope: stage.rope)
-      let foundQueries = expected.queries.indices.map { outcome.float(queries, $0) }
-      let expectedQueries = expected.queries.indices.map {
-        expected.queries[$0 / queryStride * queryStride + order.source($0 % queryStride)]
-      }
-      var found: [Double] = []
-      var expectedCache: [Double] = []
-      let kvWidth = heads.kvHeadCount * heads.headSize
-      for (column, row) in pages.rows.enumerated() {
-        for element in 0..<kvWidth {
-          let place = pages.place(of: row, element: element, heads: heads)
-          found.append(outcome.half(keys, place.key))
-          expectedCache.append(expected.keys[column * kvWidth + order.source(element)])
-          found.append(outcome.half(values, place.value))
-          expectedCache.append(expected.values[column * kvWidth + element])
-        }
-      }
-      return [
-        Comparison("queries", found: foundQueries, expected: expectedQueries, tolerance: Self.tolerance),
-        Comparison("keys and values", found: found, expected: expectedCache, tolerance: Self.halfTolerance),
-      ]
+        stage, normed: normed, positions: outputs.positions, weights: reader)
+      return outputs.comparisons(
+        expected, &outcome, tolerance: Self.tolerance, halfTolerance: Self.halfTolerance)
     }
   }
 }

@@ -11,14 +11,17 @@ struct LinearStages {
   /// What each stage is, with its size.
   let names: [String]
 
-  init(type: TensorType, formatIndex: Int, random: inout SeededRandom) {
+  /// - Parameter onMatrixUnits: whether sizes are such as the matrix kernel takes: outputs in fours, but for logits,
+  ///   and in 32s where a norm follows them.
+  init(type: TensorType, formatIndex: Int, onMatrixUnits: Bool = false, random: inout SeededRandom) {
+    func whole(_ rows: Int, _ unit: Int) -> Int { onMatrixUnits ? (rows + unit - 1) / unit * unit : rows }
     var builder = Builder(type: type, turn: formatIndex)
     let tall = [2, 99, 34, 576]
     builder.add("logits gather norm softcap", rows: tall[formatIndex % 4]) { rows, columns, builder in
       .logits(LogitsStage(norm: builder.norm(columns), table: builder.matrix(rows, columns), softcap: 5))
     }
     for (index, hasBias) in [false, true].enumerated() {
-      let rows = [34, 2, 576, 98][(formatIndex + 2 * index) % 4]
+      let rows = whole([34, 2, 576, 98][(formatIndex + 2 * index) % 4], 4)
       builder.add(hasBias ? "residual bias" : "residual", rows: rows) { rows, columns, builder in
         .residualProjection(
           ResidualProjectionStage(
@@ -26,14 +29,15 @@ struct LinearStages {
             bias: hasBias ? builder.bias(rows) : nil, postNorm: nil))
       }
     }
-    builder.add("residual post-norm", rows: [576, 34, 98, 2][formatIndex % 4]) { rows, columns, builder in
+    builder.add("residual post-norm", rows: whole([576, 34, 98, 2][formatIndex % 4], 32)) {
+      rows, columns, builder in
       .residualProjection(
         ResidualProjectionStage(
           layer: 0, input: .feedForward, weight: builder.matrix(rows, columns), bias: nil,
           postNorm: builder.norm(rows)))
     }
     for (index, activation) in [Activation.silu, .geluTanh].enumerated() {
-      let rows = [33, 288, 1, 50][(formatIndex + index) % 4]
+      let rows = whole([33, 288, 1, 50][(formatIndex + index) % 4], 4)
       builder.add("gated \(activation == .silu ? "silu" : "gelu")", rows: rows) { rows, columns, builder in
         .gatedFeedForward(
           GatedFeedForwardStage(

@@ -16,9 +16,12 @@ struct PipelineVariant: Hashable {
 /// memory is needed.
 struct PipelineVariants {
   let traits: DeviceTraits
+  /// Nil leaves out the kernels that need them.
+  let units: MatrixUnits?
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) } + attention + outputs
+    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
+      + flash + normalise + outputs
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
@@ -52,8 +55,8 @@ struct PipelineVariants {
 
   // MARK: Linear
 
-  /// What a stage asks of the kernel.
-  private struct Use {
+  /// What a stage asks of the kernel of its product.
+  struct Use {
     var epilogue: LinearKernel.Epilogue
     var hasNorm = false
     var hasBias = false
@@ -74,7 +77,7 @@ struct PipelineVariants {
     }
   }
 
-  private static let uses = [
+  static let uses = [
     Use(epilogue: .store, hasNorm: true, gathers: true, text: "logits"),
     Use(epilogue: .residual, text: "residual"),
     Use(epilogue: .residual, hasBias: true, text: "residual bias"),
@@ -159,18 +162,21 @@ struct PipelineVariants {
     var variants: Set<PipelineVariant> = []
     for headSize in [64, 80, 96, 128, 256] {
       for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
-        for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes)]
-        {
+        for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes), (64, .halves)]
+        where headSize.isMultiple(of: 32) || next != .bytes {
           let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          if next == .halves, units == nil { continue }
           guard
             let kernel = AttentionDecodeKernel(
-              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next, traits: traits)
+              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next,
+              traits: traits)
           else { continue }
           variants.insert(
             PipelineVariant(
               shader: "attention_decode", specialization: kernel.specialization(traits),
               pushConstantBytes: MemoryLayout<AttentionPush>.size,
-              text: "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups)"))
+              text:
+                "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups), to \(next)"))
         }
       }
     }

@@ -19,21 +19,21 @@ struct ProductInputs {
     let padded = activationStride(width)
     let count = rows.count / width
     var words = [UInt32](repeating: MemoryImage.poison, count: count * padded / 4)
-    var scaleWords = [UInt32](repeating: MemoryImage.poison, count: count * padded / 8)
+    var scaleWords = [UInt32](repeating: MemoryImage.poison, count: count * padded / 16)
     var effective: [Double] = []
     for row in 0..<count {
-      for block in 0..<width / 16 {
-        let start = row * width + 16 * block
-        let quantised = QuantisedBlock(rows[start..<start + 16].map(Double.init))
-        for j in 0..<4 {
-          words[row * padded / 4 + blockWordIndex(4 * block + j)] = (0..<4).reduce(0) { word, i in
+      for block in 0..<width / 32 {
+        let start = row * width + 32 * block
+        let quantised = QuantisedBlock(rows[start..<start + 32].map(Double.init))
+        for j in 0..<8 {
+          words[row * padded / 4 + blockWordIndex(8 * block + j)] = (0..<4).reduce(0) { word, i in
             word | UInt32(UInt8(bitPattern: Int8(quantised.bytes[4 * j + i]))) << (8 * UInt32(i))
           }
         }
         let scale = Float(quantised.scale)
-        let at = row * padded / 8 + block / 2 * 4 + block % 2
-        scaleWords[at] = scale.bitPattern
-        scaleWords[at + 2] = (scale * Float(quantised.bytes.reduce(0, +))).bitPattern
+        let total = quantised.bytes.reduce(0, +)
+        scaleWords[(row * padded / 32 + block) * 2] = scale.bitPattern
+        scaleWords[(row * padded / 32 + block) * 2 + 1] = (scale * Float(total)).bitPattern
         effective += quantised.bytes.map { Double($0) * Double(scale) }
       }
     }
@@ -43,7 +43,7 @@ struct ProductInputs {
   }
 }
 
-/// 16 numbers as signed bytes with a scale, by the rule of Shaders/common/blocks.glsl.
+/// 32 numbers as signed bytes with a scale, by the rule of Shaders/common/blocks.glsl.
 struct QuantisedBlock {
   let bytes: [Int]
   let scale: Double
@@ -56,8 +56,8 @@ struct QuantisedBlock {
   }
 
   static func rounded(_ values: [Double]) -> [Double] {
-    stride(from: 0, to: values.count, by: 16).flatMap { start in
-      let block = QuantisedBlock(Array(values[start..<start + 16]))
+    stride(from: 0, to: values.count, by: 32).flatMap { start in
+      let block = QuantisedBlock(Array(values[start..<start + 32]))
       return block.bytes.map { Double($0) * block.scale }
     }
   }
@@ -87,8 +87,8 @@ struct NextOutputs {
     self.squareCount = squareCount
     self.norm = norm
     padded = activationStride(width)
-    values = image.addPoisoned(form == .bytes ? rowCount * padded / 4 : rowCount * padded)
-    scales = image.addPoisoned(rowCount * padded / 8)
+    values = image.addPoisoned(rowCount * padded / (form == .bytes ? 4 : form == .halves ? 2 : 1))
+    scales = image.addPoisoned(rowCount * padded / 16)
     squares = image.addPoisoned(max(1, rowCount * squareCount))
     normAddress = norm.isEmpty ? 0 : image.addActivations(norm, width: width).address
   }
@@ -115,18 +115,22 @@ struct NextOutputs {
         outcome.float(values, $0 / width * padded + activationIndex($0 % width))
       }
       result.append(Comparison("next inputs", found: found, expected: expected, tolerance: tolerance))
+    } else if form == .halves {
+      let found = expected.indices.map { outcome.half(values, $0 / width * padded + $0 % width) }
+      result.append(
+        Comparison("next inputs", found: found, expected: expected, tolerance: MatrixCheck.halfTolerance))
     } else {
       var found: [Double] = []
       var sums: [Double] = []
       var expectedSums: [Double] = []
       for row in 0..<rowCount {
-        for block in 0..<width / 16 {
-          let at = row * padded / 8 + block / 2 * 4 + block % 2
+        for block in 0..<width / 32 {
+          let at = (row * padded / 32 + block) * 2
           let scale = outcome.float(scales, at)
-          sums.append(outcome.float(scales, at + 2))
+          sums.append(outcome.float(scales, at + 1))
           var total = 0
-          for j in 0..<4 {
-            let word = outcome.word(values, row * padded / 4 + blockWordIndex(4 * block + j))
+          for j in 0..<8 {
+            let word = outcome.word(values, row * padded / 4 + blockWordIndex(8 * block + j))
             for i in 0..<4 {
               let byte = Int(Int8(truncatingIfNeeded: word >> (8 * UInt32(i))))
               total += byte

@@ -50,7 +50,10 @@ package enum SelfTest {
       try RepackChecks(bench: bench).run()
       try RandomChecks(bench: bench).run()
       try LinearChecks(bench: bench).run()
+      try NormaliseChecks(bench: bench).run()
+      try MatrixChecks(bench: bench).run()
       try AttentionChecks(bench: bench).run()
+      try FlashChecks(bench: bench).run()
       try SamplingChecks(bench: bench).run()
       try VariantChecks(bench: bench).run()
       return SelfTestSummary(

@@ -8,15 +8,20 @@ struct VariantChecks {
     let name = "pipeline variants"
     guard bench.wants(name) else { return }
     try bench.report(name) {
-      let known = Dictionary(
-        grouping: PipelineVariants(traits: bench.traits).all, by: \.shader)
-      // Checks give linear and attention many shapes that the engine does not choose; others have only their own.
+      // Checks use units that the engine leaves alone, too.
+      let variants = PipelineVariants(traits: bench.traits, units: MatrixUnits(bench.device.capabilities))
+      func family(_ shader: String) -> Substring { shader.prefix { $0 != "." } }
+      let known = Dictionary(grouping: variants.all) { family($0.shader) }
+      // Checks give some kernels many shapes that the engine does not choose; others have only their own.
+      let shaped: Set<Substring> = [
+        "linear", "linear_bytes", "attention", "attention_decode", "matrix", "flash", "normalise",
+      ]
       let unlisted = bench.cache.made.map(\.variant).filter { made in
-        guard let listed = known[made.shader] else { return true }
-        if made.shader.hasPrefix("linear") || made.shader.hasPrefix("attention") {
+        guard let listed = known[family(made.shader)] else { return true }
+        if shaped.contains(family(made.shader)) {
           return listed[0].specialization.count != made.specialization.count
         }
-        return !listed.contains { $0.specialization == made.specialization }
+        return !listed.contains { $0.shader == made.shader && $0.specialization == made.specialization }
       }
       return (
         [Comparison("not listed", value: Double(unlisted.count), tolerance: 0)], 0,

@@ -49,7 +49,7 @@
 // ARCHITECTURE.md.
 #define NEXT_NONE 0u
 #define NEXT_FLOATS 1u               // float32 in activation layout
-#define NEXT_BYTES 2u                // blocks of 16 signed bytes with a scale
+#define NEXT_BYTES 2u                // blocks of 32 signed bytes with a scale
 #define NEXT_HALVES 3u               // float16 rows, for the matrix units
 
 #define ACTIVATION_SILU 0u
@@ -84,7 +84,7 @@ struct AttentionTile {
 struct LinearPush {
   STRUCT(WeightPlanes) weights;
   GPU_POINTER(INPUTS) inputs;      // product inputs: float32 in activation layout, or the bytes of blocks
-  GPU_POINTER(Floats4) input_scales;  // of two blocks of bytes: scales, scaled sums
+  GPU_POINTER(Pairs) input_scales;  // of blocks of bytes: scale and scaled sum, two floats
   GPU_POINTER(FloatsIn) squares;   // [row][square_count]: parts of the sum of squares that the input norm needs
   GPU_POINTER(FloatsOut) outputs;
   GPU_POINTER(FloatsIn) bias;      // [rows]
@@ -102,7 +102,7 @@ struct LinearPush {
 // Where a stage leaves the inputs of the product that comes next.
 struct NextInputs {
   GPU_POINTER(WordsOut) values;    // float32 in activation layout, or the bytes of blocks: [row][padded width]
-  GPU_POINTER(FloatsOut) scales;   // of two blocks of bytes: scales, scaled sums
+  GPU_POINTER(FloatsOut) scales;   // of blocks of bytes: scale and scaled sum
   GPU_POINTER(FloatsOut) squares;  // [row][count]: parts of the sum of squares of the residual stream
   GPU_POINTER(FloatsIn) norm;      // weight of the next norm, in activation layout
   U32 width;                       // inputs of a row, padded to whole kilo-inputs

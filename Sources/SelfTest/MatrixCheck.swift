@@ -1,0 +1,260 @@
+import CShaderInterface
+import Kernels
+import Reference
+import Transformer
+import VulkanRuntime
+
+/// One stage by the matrix kernel, with the kernels that start and finish it, on random inputs.
+struct MatrixCheck {
+  let bench: TestBench
+  let units: MatrixUnits
+  let name: String
+  /// Gives matrices as float16 rounds them, as the kernel does.
+  let reader: WeightReader
+  let tokenCount: Int
+  /// Nil: the kernel's own choice.
+  let tiling: MatrixTiling?
+
+  /// Of float32 sums of products, in whatever way the units round them.
+  static let tolerance = 5e-5
+  /// Halves have 11 bits, and drivers round as they like.
+  static let halfTolerance = 5e-4
+
+  func run(_ stage: Stage, _ weights: DeviceStage) throws {
+    switch (stage, weights) {
+    case (.logits(let stage), .logits(let weights)): try logits(stage, weights)
+    case (.residualProjection(let stage), .residualProjection(let weights)): try residual(stage, weights)
+    case (.gatedFeedForward(let stage), .gatedFeedForward(let weights)): try gated(stage, weights)
+    case (.queryKeyValue(let stage), .queryKeyValue(let weights)): try queryKeyValue(stage, weights)
+    default: preconditionFailure("a stage without a product")
+    }
+  }
+
+  /// Tokens that are dispatched: more than the step has, as in a plan recorded for a larger one.
+  private var dispatched: Int {
+    var count = 1
+    while count < tokenCount { count *= 2 }
+    return count
+  }
+
+  /// One dispatch of the matrix kernel.
+  private struct Product {
+    var kernel: MatrixKernel
+    var tiling: MatrixTiling
+    var push: MatrixPush
+    var partials: MemoryImage.Region
+  }
+
+  /// Gives a dispatch what workgroups that share inputs need; products that run at the same time share none of it.
+  private func product(_ kernel: MatrixKernel, _ push: MatrixPush, image: inout MemoryImage) -> Product {
+    let tiling = tiling ?? kernel.tiling(tokenCount: dispatched, traits: bench.traits)
+    let partials = image.addPoisoned(max(1, kernel.partialCount(tiling, tokenCount: dispatched)))
+    let counters = kernel.counterCount(tiling, tokenCount: dispatched)
+    var push = push
+    push.partials = partials.address
+    push.counters = image.add([UInt32](repeating: 0, count: max(1, counters))).address
+    return Product(kernel: kernel, tiling: tiling, push: push, partials: partials)
+  }
+
+  private func record(_ product: Product, _ commands: CommandBuffer) throws {
+    try product.kernel.record(
+      commands, push: product.push, tokenCount: dispatched, cache: bench.cache, traits: bench.traits,
+      tiling: product.tiling)
+  }
+
+  private func record(_ kernel: NormaliseKernel, _ push: NormalisePush, _ commands: CommandBuffer) throws {
+    try kernel.record(commands, push: push, rowCount: dispatched, cache: bench.cache, traits: bench.traits)
+  }
+
+  private func plainRows(_ count: Int) -> [StepRow] {
+    (0..<count).map { StepRow(token: 0, position: UInt32($0), sequence: 0, output_row: 0) }
+  }
+
+  private func take(_ inputs: HalfRows, _ push: inout MatrixPush) {
+    push.inputs = inputs.region.address
+    push.input_stride = UInt32(inputs.stride)
+    push.scale = 1
+  }
+
+  private func logits(_ stage: LogitsStage, _ weights: DeviceStage.Logits) throws {
+    var random = bench.random(name)
+    let width = stage.table.columns.count
+    let count = stage.table.rows.count
+    let rowCount = tokenCount + 3
+    let x = random.normals(rowCount * width)
+    let outputRows = Array((0..<rowCount).shuffled(using: &random).prefix(tokenCount))
+    var rows = plainRows(rowCount)
+    for (index, row) in outputRows.enumerated() { rows[index].output_row = UInt32(row) }
+    var image = bench.newImage()
+    let stride = (count + 63) / 64 * 64
+    let outputs = image.addPoisoned(tokenCount * stride)
+    let inputs = HalfRows(rowCount: tokenCount, width: width, image: &image)
+    var normalise = NormalisePush()
+    normalise.inputs = image.addActivations(x, width: width).address
+    normalise.input_stride = UInt32(activationStride(width))
+    normalise.outputs = inputs.region.address
+    normalise.output_stride = UInt32(inputs.stride)
+    normalise.norm = weights.norm
+    normalise.epsilon = stage.norm.epsilon
+    normalise.width = UInt32(width)
+    normalise.step = image.addStep(rows, outputCount: tokenCount).address
+    var push = MatrixPush()
+    take(inputs, &push)
+    push.step = normalise.step
+    push.outputs = outputs.address
+    push.output_stride = UInt32(stride)
+    push.softcap = stage.softcap ?? 0
+    let kernel = MatrixKernel(matrix: weights.matrix, units: units, epilogue: .store, gathersOutputs: true)
+    let product = product(kernel, push, image: &image)
+    try bench.check(name, image: image) { commands in
+      try record(NormaliseKernel(gathersOutputs: true), normalise, commands)
+      commands.dispatchBarrier()
+      try record(product, commands)
+    } compare: { outcome in
+      outcome.ignore(product.partials)
+      let gathered = outputRows.flatMap { x[$0 * width..<($0 + 1) * width] }.map(Double.init)
+      let normed = inputs.values(&outcome)
+      let expected = try ReferenceStages.logits(stage, normed: normed, weights: reader)
+      let found = expected.indices.map { outcome.float(outputs, $0 / count * stride + $0 % count) }
+      return [
+        Comparison(
+          "inputs", found: normed,
+          expected: try ReferenceStages.norm(gathered, stage.norm, weights: reader),
+          tolerance: Self.halfTolerance),
+        Comparison(found: found, expected: expected, tolerance: Self.tolerance),
+      ]
+    }
+  }
+
+  private func residual(
+    _ stage: ResidualProjectionStage, _ weights: DeviceStage.ResidualProjection
+  ) throws {
+    var random = bench.random(name)
+    let width = stage.weight.columns.count
+    let outputWidth = stage.weight.rows.count
+    let x = random.normals(tokenCount * outputWidth)
+    var image = bench.newImage()
+    let input = HalfRows(random.normals(tokenCount * width), width: width, image: &image)
+    let stride = activationStride(outputWidth)
+    let outputs = image.addActivations(x, width: outputWidth)
+    let scratch = image.addPoisoned(tokenCount * stride)
+    var extras = LinearExtrasData()
+    extras.scratch = scratch.address
+    extras.scratch_stride = UInt32(stride)
+    var push = MatrixPush()
+    take(input, &push)
+    // The gated epilogue's rows are made larger again.
+    if stage.input == .feedForward { push.scale = 1 / Float(HIDDEN_SCALE) }
+    push.step = image.addStep(plainRows(tokenCount)).address
+    push.outputs = outputs.address
+    push.output_stride = UInt32(stride)
+    push.bias = weights.bias
+    push.extras = image.add(structs: [extras]).address
+    let kernel = MatrixKernel(
+      matrix: weights.matrix, units: units, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
+      hasBias: stage.bias != nil)
+    let product = product(kernel, push, image: &image)
+    // What makes the next product's inputs adds a product with a norm of its own to the residual stream.
+    let next = HalfRows(rowCount: tokenCount, width: outputWidth, image: &image)
+    var normalise = NormalisePush()
+    normalise.inputs = outputs.address
+    normalise.input_stride = UInt32(stride)
+    normalise.outputs = next.region.address
+    normalise.output_stride = UInt32(next.stride)
+    normalise.step = push.step
+    normalise.width = UInt32(outputWidth)
+    normalise.addend = scratch.address
+    normalise.addend_stride = UInt32(stride)
+    normalise.addend_norm = weights.postNorm
+    normalise.addend_epsilon = stage.postNorm?.epsilon ?? 0
+    try bench.check(name, image: image) { commands in
+      try record(product, commands)
+      guard stage.postNorm != nil else { return }
+      commands.dispatchBarrier()
+      try record(NormaliseKernel(hasNorm: false, hasAddend: true), normalise, commands)
+    } compare: { outcome in
+      outcome.ignore(product.partials)
+      let scaled = input.contents.map { $0 * Double(push.scale) }
+      let expected = try ReferenceStages.residualProjection(
+        stage, x: x.map(Double.init), input: scaled, weights: reader)
+      let found = expected.indices.map {
+        outcome.float(outputs, $0 / outputWidth * stride + activationIndex($0 % outputWidth))
+      }
+      let result = [Comparison(found: found, expected: expected, tolerance: Self.tolerance)]
+      guard stage.postNorm != nil else { return result }
+      outcome.ignore(scratch)
+      return result + [
+        Comparison(
+          "next inputs", found: next.values(&outcome), expected: expected, tolerance: Self.halfTolerance)
+      ]
+    }
+  }
+
+  private func gated(_ stage: GatedFeedForwardStage, _ weights: DeviceStage.GatedFeedForward) throws {
+    var random = bench.random(name)
+    let width = stage.gate.columns.count
+    var image = bench.newImage()
+    let inputs = HalfRows(random.normals(tokenCount * width), width: width, image: &image)
+    let hidden = HalfRows(rowCount: tokenCount, width: stage.gate.rows.count, image: &image)
+    var push = MatrixPush()
+    take(inputs, &push)
+    push.step = image.addStep(plainRows(tokenCount)).address
+    push.outputs = hidden.region.address
+    push.output_stride = UInt32(hidden.stride)
+    let kernel = MatrixKernel(
+      matrix: weights.matrix, units: units, epilogue: .gated, activation: stage.activation)
+    let product = product(kernel, push, image: &image)
+    try bench.check(name, image: image) { commands in
+      try record(product, commands)
+    } compare: { outcome in
+      outcome.ignore(product.partials)
+      let expected = try ReferenceStages.gatedFeedForward(
+        stage, normed: inputs.contents, weights: reader)
+      return [
+        Comparison(
+          found: hidden.values(&outcome), expected: expected.map { $0 * Double(HIDDEN_SCALE) },
+          tolerance: Self.halfTolerance)
+      ]
+    }
+  }
+
+  private func queryKeyValue(_ stage: QueryKeyValueStage, _ weights: DeviceStage.QueryKeyValue) throws {
+    var random = bench.random(name)
+    let width = stage.query.columns.count
+    var image = bench.newImage()
+    let inputs = HalfRows(random.normals(tokenCount * width), width: width, image: &image)
+    let outputs = HeadOutputs(
+      stage: stage, weights: weights, tokenCount: tokenCount, random: &random, image: &image)
+    var push = MatrixPush()
+    take(inputs, &push)
+    push.step = image.addStep(outputs.pages.rows).address
+    push.outputs = outputs.queries.address
+    push.output_stride = UInt32(outputs.queryStride)
+    push.extras = image.add(structs: [outputs.extras]).address
+    let products = weights.matrices.map { matrix in
+      push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
+      let kernel = MatrixKernel(
+        matrix: matrix, units: units,
+        epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm, hasBias: weights.bias != 0)
+      return product(kernel, push, image: &image)
+    }
+    var finish = HeadNormPush()
+    finish.outputs = push.outputs
+    finish.output_stride = push.output_stride
+    finish.step = push.step
+    finish.extras = push.extras
+    try bench.check(name, image: image) { commands in
+      for product in products { try record(product, commands) }
+      guard stage.queryNorm != nil else { return }
+      commands.dispatchBarrier()
+      try HeadNormKernel().record(
+        commands, push: finish, rowCount: dispatched, cache: bench.cache, traits: bench.traits)
+    } compare: { outcome in
+      for product in products { outcome.ignore(product.partials) }
+      let expected = try ReferenceStages.queryKeyValue(
+        stage, normed: inputs.contents, positions: outputs.positions, weights: reader)
+      return outputs.comparisons(
+        expected, &outcome, tolerance: Self.tolerance, halfTolerance: Self.halfTolerance)
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import Kernels
+import ModelFiles
+import Reference
+import Transformer
+
+/// The matrix kernel, where there are matrix units: every format, every epilogue, every way to cut the work, sizes
+/// that are no multiples of tiles; against Reference's stages.
+struct MatrixChecks {
+  let bench: TestBench
+
+  func run() throws {
+    guard let units = MatrixUnits(bench.device.capabilities) else { return }
+    for (formatIndex, type) in TensorType.allCases.enumerated() {
+      guard bench.wants("matrix \(type.name)") else { continue }
+      try bench.report("matrix \(type.name) loading") {
+        var random = bench.random("matrix \(type.name)")
+        let stages = LinearStages(
+          type: type, formatIndex: formatIndex, onMatrixUnits: true, random: &random)
+        let model = try DeviceModel(
+          program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
+        let tilings = MatrixTiling.possible(.of(type), units, bench.traits)
+        let reader = WeightReader(stages.source, roundsToHalf: true)
+        for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
+          // CPU drivers take seconds to compile each kernel: formats share out the stages there.
+          if bench.traits.isCPU, stageIndex != formatIndex % LinearStages.count { continue }
+          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings) {
+            let name =
+              "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)"
+              + (cut.tiling.map { ", \($0.text)" } ?? "")
+            guard bench.wants(name) else { continue }
+            let check = MatrixCheck(
+              bench: bench, units: units, name: name, reader: reader, tokenCount: cut.tokenCount,
+              tiling: cut.tiling)
+            try check.run(stage, weights)
+          }
+        }
+        withExtendedLifetime(model) {}
+        return ([], 0, "")
+      }
+    }
+  }
+
+  private struct Cut {
+    var tokenCount: Int
+    /// Nil: the kernel's own choice.
+    var tiling: MatrixTiling?
+  }
+
+  /// What is run of one stage of one format, dealt out in turn.
+  private func cuts(formatIndex: Int, stageIndex: Int, tilings: [MatrixTiling]) -> [Cut] {
+    let tokenCounts = [1, 9, 17, 33, 70]
+    func cut(_ turn: Int) -> Cut {
+      Cut(tokenCount: tokenCounts[(turn + turn / 5) % 5], tiling: tilings[turn % tilings.count])
+    }
+    if bench.traits.isCPU { return [cut(formatIndex + formatIndex / LinearStages.count)] }
+    let turn = formatIndex * LinearStages.count + stageIndex
+    let own = Cut(tokenCount: tokenCounts[turn / 3 % 5], tiling: nil)
+    return (0..<3).map { cut(3 * turn + $0) } + (turn % 3 == 0 ? [own] : [])
+  }
+}
+
+extension MatrixTiling {
+  /// Every tiling that the kernel chooses for a format on a device, and smaller ones; each with a split and a band.
+  static func possible(
+    _ format: WeightFormat, _ units: MatrixUnits, _ traits: DeviceTraits
+  ) -> [MatrixTiling] {
+    let small = [
+      MatrixTiling(rowSubgroups: 1, tokenSubgroups: 1, rowFragments: 1, tokenFragments: 1, step: 32),
+      MatrixTiling(rowSubgroups: 2, tokenSubgroups: 1, rowFragments: 1, tokenFragments: 1, step: 64),
+      MatrixTiling(rowSubgroups: 1, tokenSubgroups: 2, rowFragments: 2, tokenFragments: 1, step: 32),
+      MatrixTiling(rowSubgroups: 2, tokenSubgroups: 3, rowFragments: 1, tokenFragments: 1, step: 128),
+    ]
+    let all = (small + MatrixTilingChoice(format: format, units: units, traits: traits).all).filter {
+      $0.fits(units, traits)
+    }
+    return (0..<all.count * 3 / 2).map { index in
+      var tiling = all[index % all.count]
+      tiling.split = [1, 3, 1, 2, 8][index % 5]
+      tiling.band = [1, 2, 1, 3][index % 4]
+      return tiling
+    }
+  }
+
+  /// "tile 64x48, subgroups 2x1, step 32, split 2, band 1", the tile in fragments.
+  var text: String {
+    "tile \(rowSubgroups * rowFragments)x\(tokenSubgroups * tokenFragments), "
+      + "subgroups \(rowSubgroups)x\(tokenSubgroups), step \(step), split \(split), band \(band)"
+  }
+}

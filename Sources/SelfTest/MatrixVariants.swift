@@ -1,0 +1,77 @@
+import CShaderInterface
+import Kernels
+import ModelFiles
+import Transformer
+
+/// What the engine chooses for prompts and larger batches on matrix units.
+extension PipelineVariants {
+  /// The matrix kernel, cut as for the matrices that models have and for steps of one prompt or of many sequences.
+  func matrix(_ type: TensorType) -> [PipelineVariant] {
+    // Weights of float32 would lose what they are there for: the engine keeps them from matrix units.
+    guard let units, type != .f32 else { return [] }
+    let format = WeightFormat.of(type)
+    var seen: Set<[UInt32]> = []
+    var result: [PipelineVariant] = []
+    for use in Self.uses {
+      for (rows, columns) in use.sizes where columns.isMultiple(of: format.repackBlock) {
+        let kernel = MatrixKernel(
+          matrix: DeviceMatrix(format: format, rows: rows, columns: columns, planes: [], rowOffset: 0),
+          units: units, epilogue: use.epilogue, hasBias: use.hasBias, gathersOutputs: use.gathers,
+          activation: use.activation)
+        for tokenCount in [16, 32, 64, 512] {
+          var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
+          // How many workgroups share inputs, and in what order they go, makes no other code.
+          tiling.split = min(tiling.split, 2)
+          tiling.band = 8
+          let constants = kernel.specialization(tiling, traits: traits)
+          guard seen.insert(constants).inserted else { continue }
+          result.append(
+            PipelineVariant(
+              shader: kernel.shaderName, specialization: constants,
+              pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(use.text), \(tiling.text)"))
+        }
+      }
+    }
+    return result
+  }
+
+  var flash: [PipelineVariant] {
+    guard let units else { return [] }
+    return [16, 64, 80, 96, 128, 256].compactMap { headSize in
+      let heads = HeadLayout(headCount: 8, kvHeadCount: 8, headSize: headSize)
+      guard let kernel = FlashAttentionKernel(heads: heads, units: units, traits: traits) else { return nil }
+      return PipelineVariant(
+        shader: "flash", specialization: kernel.specialization(traits),
+        pushConstantBytes: MemoryLayout<FlashPush>.size,
+        text: "head \(headSize), subgroups \(kernel.subgroups), block \(kernel.block)"
+          + (kernel.holdsQueries ? "" : ", shared queries"))
+    }
+  }
+
+  /// The kernels that make a product's inputs and finish heads with norms.
+  var normalise: [PipelineVariant] {
+    guard units != nil else { return [] }
+    var seen: Set<[UInt32]> = []
+    var result: [PipelineVariant] = []
+    for kind in 0..<8 {
+      let kernel = NormaliseKernel(
+        hasNorm: kind & 1 == 0, hasAddend: kind & 2 != 0, gathersOutputs: kind & 4 != 0)
+      for width in [576, 1536, 2048, 4096] {
+        let constants = kernel.specialization(width: width, traits: traits)
+        guard seen.insert(constants).inserted else { continue }
+        result.append(
+          PipelineVariant(
+            shader: "normalise", specialization: constants,
+            pushConstantBytes: MemoryLayout<NormalisePush>.size,
+            text: "threads \(constants[0])" + (kernel.hasNorm ? ", norm" : "")
+              + (kernel.hasAddend ? ", addend" : "") + (kernel.gathersOutputs ? ", gather" : "")))
+      }
+    }
+    let constants = HeadNormKernel().specialization(traits)
+    return result + [
+      PipelineVariant(
+        shader: "headnorm", specialization: constants, pushConstantBytes: MemoryLayout<HeadNormPush>.size,
+        text: "threads \(constants[0])")
+    ]
+  }
+}
