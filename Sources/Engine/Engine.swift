@@ -2,6 +2,7 @@ import CShaderInterface
 import Kernels
 import ModelFiles
 import Placement
+import Synchronization
 import Tokenization
 import Transformer
 import VulkanRuntime
@@ -12,8 +13,13 @@ public struct EngineOptions: Sendable {
   public var device: String?
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
+  /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
+  /// that run at the same time may need, as far as memory allows.
+  public var cacheTokens: Int?
   /// Whether a shorter context is taken when memory does not hold `contextLength`.
   public var mayShortenContext = false
+  /// Most requests that are generated at the same time; further ones wait.
+  public var maxSequences = 1
   /// Most tokens whose logits are wanted in one step: 1 generates, more are for scoring a text.
   public var maxOutputs = 1
   /// Most tokens of a prompt that are processed at once; nil chooses.
@@ -37,8 +43,8 @@ public enum LoadProgress: Sendable {
   case kernels(seconds: Double)
 }
 
-/// A model loaded onto a device, ready to generate. One request at a time.
-public final class Engine {
+/// A model loaded onto a device, ready to generate.
+public final class Engine: Sendable {
   public let model: LanguageModel
   /// Tokens of prompt and text that fit.
   public let contextLength: Int
@@ -47,9 +53,18 @@ public final class Engine {
   /// A CPU driver runs the shaders: slow, for tests.
   public let isCPUDevice: Bool
 
-  let runner: ModelRunner
+  /// Requests that are generated at the same time.
+  public let maxSequences: Int
+  /// Tokens of all of them whose keys and values are kept.
+  public let cacheTokens: Int
+
   let promptChunk: Int
-  var pages: PageAllocator
+  let intake = Mutex(Intake())
+  private let batch: Batch
+  /// Held by the thread that uses `batch`.
+  private let turn = Mutex(())
+  private let device: Device
+  private let tuning: LinearTuning
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -68,6 +83,9 @@ public final class Engine {
     isCPUDevice = traits.isCPU
 
     let chunk = Engine.promptChunk(options, traits: traits)
+    guard (1...4096).contains(options.maxSequences) else {
+      throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
+    }
     let requested = options.contextLength ?? model.contextLength
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
@@ -80,10 +98,12 @@ public final class Engine {
       mayShorten: options.contextLength == nil || options.mayShortenContext)
     contextLength = plan.contextLength
     promptChunk = min(chunk, contextLength)
+    maxSequences = options.maxSequences
 
-    let device = try Device(
+    device = try Device(
       instance: instance, physical: physical, pipelineCacheDirectory: options.pipelineCacheDirectory)
     let cache = KernelCache(device: device)
+    tuning = cache.tuning
     let total = Engine.sourceBytes(of: program, source: model.source)
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
@@ -91,42 +111,57 @@ public final class Engine {
       loaded += bytes
       try onProgress(.weights(loaded: min(loaded, total), total: total))
     }
-    let pageCount = (contextLength + KVCache.pageTokens - 1) / KVCache.pageTokens
-    runner = try ModelRunner(
+    let pageCount = Engine.pageCount(
+      options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
+    cacheTokens = pageCount * KVCache.pageTokens
+    let runner = try ModelRunner(
       cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
-    pages = PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens)
-    if options.tunes { try runner.tune(sequences: 1) }
+    if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
       let start = ContinuousClock.now
-      try runner.prepare(steps(ofPrompt: prompt)) {
+      try runner.prepare(Engine.steps(ofPrompt: prompt, promptChunk: promptChunk)) {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
       }
     }
+    let scheduler = Scheduler(
+      limits: Scheduler.Limits(
+        sequences: maxSequences, promptTokens: promptChunk,
+        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens))),
+      pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
+    batch = Batch(runner: runner, model: model, scheduler: scheduler)
   }
 
-  /// Tokens and outputs of the steps that `generate` makes of a prompt, and of the one for each token after it.
-  private func steps(ofPrompt count: Int) -> [(rows: Int, outputs: Int)] {
+  /// Waits until no other thread uses the batch.
+  func withBatch<Result: Sendable>(_ body: (Batch) throws -> Result) rethrows -> Result {
+    try turn.withLock { _ in try body(batch) }
+  }
+
+  /// Tokens and outputs of the steps that a prompt alone is made of, and of the one for each token after it.
+  private static func steps(ofPrompt count: Int, promptChunk: Int) -> [(rows: Int, outputs: Int)] {
     let last = (count - 1) % promptChunk + 1
     return (count > promptChunk ? [(promptChunk, 0)] : []) + [(last, 1), (1, 1)]
   }
 
   /// Bytes of device memory in use now, and the most that ever were.
   public var deviceMemory: (now: Int, peak: Int) {
-    (runner.device.allocatedBytes, runner.device.peakAllocatedBytes)
+    (device.allocatedBytes, device.peakAllocatedBytes)
   }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
-    try runner.device.savePipelineCache()
+    try device.savePipelineCache()
   }
 
   /// How products are cut on this device, a line each: what was measured at its first use.
-  public var tuningTexts: [String] { runner.cache.tuning.texts }
+  public var tuningTexts: [String] { tuning.texts }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.
   public var validationMessageCount: Int { instance.validationMessageCount }
 
   // MARK: - Memory
+
+  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably.
+  private static let mixedTokens = 256
 
   /// Most tokens of a prompt that are processed at once.
   package static func promptChunk(_ options: EngineOptions, traits: DeviceTraits) -> Int {
@@ -137,9 +172,28 @@ public final class Engine {
   /// The most that one step may ask for, with a context of that many tokens.
   static func stepLimits(_ options: EngineOptions, context: Int, traits: DeviceTraits) -> StepLimits {
     let chunk = promptChunk(options, traits: traits)
+    let sequences = options.maxSequences
+    // A chunk of prompts beside a token of every other sequence.
+    let rows = min(chunk, max(context, 1) * sequences) + sequences - 1
     return StepLimits(
-      rows: min(chunk, max(context, 1)), outputs: min(options.maxOutputs, chunk), sequences: 1,
-      pagesPerSequence: (context + KVCache.pageTokens - 1) / KVCache.pageTokens)
+      rows: rows, outputs: min(max(options.maxOutputs, sequences), rows), sequences: sequences,
+      pagesPerSequence: pages(forTokens: context))
+  }
+
+  private static func pages(forTokens tokens: Int) -> Int {
+    (tokens + KVCache.pageTokens - 1) / KVCache.pageTokens
+  }
+
+  /// Pages of the cache: what all sequences may need, or as many as memory that the plan leaves has room for.
+  private static func pageCount(
+    _ options: EngineOptions, plan: MemoryPlan, available: Int, device: PhysicalDevice, program: Program
+  ) -> Int {
+    let least = pages(forTokens: plan.contextLength)
+    let wanted = options.cacheTokens.map(pages) ?? least * options.maxSequences
+    let room = (available - plan.weights - plan.workspace) / (plan.cachePerToken * KVCache.pageTokens)
+    // A layer's pages lie in one allocation.
+    let most = Int(clamping: device.capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: program.heads)
+    return max(least, min(wanted, room, most))
   }
 
   /// What a run needs on a device, in bytes.

@@ -1,154 +1,120 @@
-import CShaderInterface
-import Kernels
-import Tokenization
+import Synchronization
 
-/// A text to continue.
-public struct GenerationRequest: Sendable {
-  public var prompt: [Int32]
-  /// Most tokens to generate; nil goes on to the end of the context.
-  public var maxTokens: Int?
-  public var sampling = SamplingParameters()
-  /// Generation ends before any of these; they are not part of the text.
-  public var stopStrings: [String] = []
-  /// Whether tokens that end a text are ordinary ones.
-  public var ignoresEndOfText = false
-
-  public init(prompt: [Int32]) {
-    self.prompt = prompt
-  }
+/// Names a request of an engine.
+public struct RequestID: Sendable, Hashable {
+  let number: UInt64
 }
 
-/// Why a generation ended.
-public enum FinishReason: String, Sendable {
-  /// The model ended it, or a stop string came.
-  case stop
-  /// As many tokens as asked for, or as fit.
-  case length
-  /// The caller ended it.
-  case cancelled
-}
-
-public struct GenerationResult: Sendable {
-  public var text: String
-  /// The generated tokens, without one that ended the text.
-  public var tokens: [Int32]
-  public var promptTokenCount: Int
-  public var finishReason: FinishReason
-  /// From the request to the first token.
-  public var timeToFirstToken: Double
-  /// From the first token to the last.
-  public var decodeSeconds: Double
-
-  public var promptTokensPerSecond: Double {
-    timeToFirstToken > 0 ? Double(promptTokenCount) / timeToFirstToken : 0
-  }
-  /// Tokens after the first, over the time they took.
-  public var decodeTokensPerSecond: Double {
-    decodeSeconds > 0 && tokens.count > 1 ? Double(tokens.count - 1) / decodeSeconds : 0
-  }
+/// Requests and cancellations that no step has seen yet: handed over without waiting for the one that runs.
+struct Intake: Sendable {
+  var count: UInt64 = 0
+  var requests: [(id: UInt64, request: ActiveRequest)] = []
+  var cancelled: [UInt64] = []
 }
 
 extension Engine {
-  /// Continues a prompt, and hands over text as it comes.
+  /// Hands a request over; steps generate it together with others. Can be called from any thread, at any time.
   ///
-  /// The sampled token stays on the device and feeds the next step; steps are queued ahead and their tokens read
-  /// behind, so the device never waits for the host.
+  /// - Parameter onEvent: called for all that happens to the request, by the thread that calls `step`, which waits for
+  ///   it. It may call `submit` and `cancel`, but not `step` or `generate`.
+  /// - Throws: one line when the request is not possible.
+  @discardableResult
+  public func submit(
+    _ request: GenerationRequest, onEvent: @escaping @Sendable (GenerationEvent) -> Void
+  ) throws -> RequestID {
+    try check(request.prompt)
+    try request.validate()
+    let active = ActiveRequest(request, model: model, contextLength: contextLength, onEvent: onEvent)
+    return intake.withLock { intake in
+      intake.count += 1
+      intake.requests.append((intake.count, active))
+      return RequestID(number: intake.count)
+    }
+  }
+
+  /// Ends a request with what there is; nothing if it has ended. Can be called from any thread, at any time.
+  public func cancel(_ id: RequestID) {
+    intake.withLock { $0.cancelled.append(id.number) }
+  }
+
+  /// Runs one step of all requests. Can be called from any thread: they take turns.
+  ///
+  /// The sampled tokens stay on the device and feed the next step; steps are queued ahead and their tokens read behind,
+  /// so the device never waits for the host.
+  ///
+  /// - Returns: whether there is more to do.
+  /// - Throws: one line when the device failed; all requests have ended then.
+  public func step() throws -> Bool {
+    try withBatch { batch in
+      let new = intake.withLock { intake in
+        defer {
+          intake.requests = []
+          intake.cancelled = []
+        }
+        return (requests: intake.requests, cancelled: intake.cancelled)
+      }
+      for (id, request) in new.requests { batch.add(request, id: id, contextLength: contextLength) }
+      for id in new.cancelled { batch.cancel(id) }
+      do {
+        return try batch.step()
+      } catch {
+        batch.fail(error)
+        throw error
+      }
+    }
+  }
+
+  /// Continues a prompt, and hands over text as it comes. Threads that do so at the same time share steps.
   ///
   /// - Parameters:
   ///   - onPrompt: called with the number of prompt tokens processed so far.
-  ///   - onText: called with each piece of text; false ends the generation.
+  ///   - shouldStop: asked after each step; true ends the generation.
+  ///   - onText: called with each piece of text.
   public func generate(
     _ request: GenerationRequest, onPrompt: (Int) -> Void = { _ in }, shouldStop: () -> Bool = { false },
     onText: (String) -> Void = { _ in }
   ) throws -> GenerationResult {
-    let prompt = request.prompt
-    try check(prompt)
-    try request.sampling.validate()
-    if let most = request.maxTokens, most < 0 {
-      throw EngineError(.option, "\(most) tokens cannot be generated: use 0 or more")
-    }
-    let room = contextLength - prompt.count
-    let wanted = min(request.maxTokens ?? room, room)
-    let clock = ContinuousClock()
-    let start = clock.now
-
-    var held: [UInt32] = []
-    defer {
-      try? runner.drain()
-      pages.release(&held)
-    }
-    guard pages.grow(&held, tokens: prompt.count + wanted) else {
-      throw EngineError(.device, "the KV cache has no room for \(prompt.count + wanted) tokens")
-    }
-    try runner.setPages(held, sequence: 0, from: 0)
-    if request.sampling.hasPenalties { try runner.setPromptTokens(prompt, sequence: 0) }
-
-    var output = TextOutput(tokenizer: model.tokenizer, stopStrings: request.stopStrings)
-    var tokens: [Int32] = []
-    var reason = FinishReason.length
-    var firstTokenTime: ContinuousClock.Instant?
-    var lastTokenTime = start
-
-    // The prompt, chunk by chunk; the last chunk draws the first token.
-    var inFlight: [ModelRunner.Ticket] = []
-    var position = 0
-    while position < prompt.count {
-      let end = min(position + promptChunk, prompt.count)
-      let rows = (position..<end).map { index in
-        StepRow(
-          token: UInt32(bitPattern: prompt[index]), position: UInt32(index), sequence: 0, output_row: 0)
+    let events = EventList()
+    let id = try submit(request) { event in events.append(event) }
+    var shown = 0
+    while true {
+      _ = try step()
+      for event in events.take() {
+        switch event {
+        case .prompt(let count):
+          onPrompt(count)
+        case .token(let token):
+          shown += token.text.utf8.count
+          if !token.text.isEmpty { onText(token.text) }
+        case .finished(let result):
+          // What was held back, since it could have been the start of a stop string.
+          let rest = String(decoding: result.text.utf8.dropFirst(shown), as: UTF8.self)
+          if !rest.isEmpty { onText(rest) }
+          return result
+        case .failed(let error):
+          throw error
+        }
       }
-      let isLast = end == prompt.count
-      let ticket = try runner.submit(
-        rows: rows, outputs: isLast ? [rows.count - 1] : [],
-        samples: isLast ? [request.sampling.device(sequence: 0, position: end)] : [], output: .sample)
-      if isLast { inFlight.append(ticket) }
-      position = end
-      onPrompt(position)
-      if shouldStop() { reason = .cancelled }
-      if reason == .cancelled { break }
+      if shouldStop() { cancel(id) }
     }
-
-    var queued = inFlight.count
-    while reason != .cancelled, wanted > 0 {
-      // Keep the device busy: one step runs while the next waits behind it.
-      while queued < wanted, inFlight.count < ModelRunner.depth - 1 {
-        let at = prompt.count + queued - 1
-        let row = StepRow(token: TOKEN_FROM_DEVICE, position: UInt32(at), sequence: 0, output_row: 0)
-        inFlight.append(
-          try runner.submit(
-            rows: [row], outputs: [0], samples: [request.sampling.device(sequence: 0, position: at + 1)],
-            output: .sample))
-        queued += 1
-      }
-      guard !inFlight.isEmpty else { break }
-      let token = Int32(bitPattern: try runner.results(inFlight.removeFirst())[0])
-      lastTokenTime = clock.now
-      if firstTokenTime == nil { firstTokenTime = lastTokenTime }
-      if !request.ignoresEndOfText, model.tokenizer?.endOfGeneration.contains(token) == true {
-        reason = .stop
-        break
-      }
-      tokens.append(token)
-      let (text, stopped) = output.append(token)
-      if !text.isEmpty { onText(text) }
-      if stopped {
-        reason = .stop
-        break
-      }
-      if tokens.count >= wanted { break }
-      if shouldStop() { reason = .cancelled }
-    }
-    let rest = output.finish()
-    if !rest.isEmpty { onText(rest) }
-    let first = firstTokenTime ?? clock.now
-    return GenerationResult(
-      text: output.text, tokens: tokens, promptTokenCount: prompt.count, finishReason: reason,
-      timeToFirstToken: (first - start).seconds, decodeSeconds: (lastTokenTime - first).seconds)
   }
 
   func check(_ prompt: [Int32]) throws {
     try model.check(prompt: prompt, contextLength: contextLength)
+  }
+}
+
+/// Events that one thread adds and another takes.
+private final class EventList: Sendable {
+  private let events = Mutex<[GenerationEvent]>([])
+
+  func append(_ event: GenerationEvent) { events.withLock { $0.append(event) } }
+
+  func take() -> [GenerationEvent] {
+    events.withLock { events in
+      defer { events = [] }
+      return events
+    }
   }
 }
 
@@ -173,66 +139,4 @@ extension LanguageModel {
 
 extension Duration {
   var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
-}
-
-/// Text as it is shown: whole characters, and nothing of a stop string.
-struct TextOutput {
-  private(set) var text = ""
-  private var decoder: StreamingDecoder?
-  private let stopStrings: [[UInt8]]
-  /// Decoded, but perhaps the start of a stop string.
-  private var held: [UInt8] = []
-  private var stopped = false
-
-  init(tokenizer: Tokenizer?, stopStrings: [String]) {
-    decoder = tokenizer.map { StreamingDecoder($0) }
-    self.stopStrings = stopStrings.filter { !$0.isEmpty }.map { Array($0.utf8) }
-  }
-
-  /// The text that a token adds, and whether a stop string ended the text.
-  mutating func append(_ token: Int32) -> (text: String, stopped: Bool) {
-    held += Array((decoder?.append(token) ?? "").utf8)
-    if let (start, _) = firstStop() {
-      stopped = true
-      let shown = String(decoding: held[..<start], as: UTF8.self)
-      held = []
-      text += shown
-      return (shown, true)
-    }
-    // Keep back the longest tail that a stop string starts with.
-    var keep = 0
-    for stop in stopStrings {
-      for length in stride(from: min(stop.count - 1, held.count), to: keep, by: -1)
-      where held.suffix(length).elementsEqual(stop.prefix(length)) {
-        keep = length
-        break
-      }
-    }
-    let shown = String(decoding: held.dropLast(keep), as: UTF8.self)
-    held = Array(held.suffix(keep))
-    text += shown
-    return (shown, false)
-  }
-
-  /// What was held back, when no more tokens come.
-  mutating func finish() -> String {
-    guard !stopped else { return "" }
-    let rest = String(decoding: held, as: UTF8.self) + (decoder?.finish() ?? "")
-    held = []
-    text += rest
-    return rest
-  }
-
-  /// Where the first stop string starts and ends.
-  private func firstStop() -> (start: Int, end: Int)? {
-    var found: (start: Int, end: Int)?
-    for stop in stopStrings where stop.count <= held.count {
-      for start in 0...(held.count - stop.count)
-      where held[start..<start + stop.count].elementsEqual(stop) {
-        if found == nil || start < found!.start { found = (start, start + stop.count) }
-        break
-      }
-    }
-    return found
-  }
 }

@@ -28,6 +28,8 @@ package final class ModelRunner {
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: CommandBuffer] = [:]
+    /// Logits that are read back; made when first asked for.
+    var logits: Buffer?
   }
 
   /// A step that was submitted.
@@ -60,20 +62,24 @@ package final class ModelRunner {
   deinit { try? device.computeQueue.waitIdle() }
 
   /// Queues a step; waits only if `depth` steps are in flight already.
+  ///
+  /// - Parameter logitsOf: outputs whose logits are read back, penalties applied.
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = []
   ) throws -> Ticket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
-    return try submit(step, shape: PlanShape(step, cut: cut, output: output, limits: limits))
+    return try submit(
+      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf)
   }
 
-  private func submit(_ step: StepContents, shape: PlanShape) throws -> Ticket {
+  private func submit(_ step: StepContents, shape: PlanShape, logitsOf: [Int] = []) throws -> Ticket {
     let index = Int(submitted % UInt64(Self.depth))
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
-    let commands = try plan(shape, slot: index)
+    var commands = [try plan(shape, slot: index)]
+    if !logitsOf.isEmpty { commands.append(try readBack(logitsOf, slot: index)) }
     slots[index].step.write(step)
-    try device.computeQueue.submit([commands], wait: [], signal: [(done, submitted + 1)])
+    try device.computeQueue.submit(commands, wait: [], signal: [(done, submitted + 1)])
     submitted += 1
     return Ticket(number: submitted, slot: index, outputs: step.outputs.count)
   }
@@ -82,6 +88,50 @@ package final class ModelRunner {
   package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
+  }
+
+  /// The logits of the output that was entry `entry` of `logitsOf`, once the step is done and as long as its results.
+  func logits(_ ticket: Ticket, _ entry: Int) -> [Float] {
+    let count = model.program.vocabularySize
+    guard let floats = slots[ticket.slot].logits?.contents?.assumingMemoryBound(to: Float.self) else {
+      return []
+    }
+    return Array(UnsafeBufferPointer(start: floats + entry * count, count: count))
+  }
+
+  /// Commands that bring logits of the step before them to the host, before the next step overwrites them.
+  private func readBack(_ outputs: [Int], slot: Int) throws -> CommandBuffer {
+    let bytes = 4 * model.program.vocabularySize
+    var buffer = slots[slot].logits
+    if buffer == nil || buffer!.byteCount < bytes * outputs.count {
+      buffer = try device.makeBuffer(
+        byteCount: bytes * outputs.count, memory: .download, label: "logits of step \(slot)")
+      slots[slot].logits = buffer
+    }
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    commands.barrier()
+    for (entry, output) in outputs.enumerated() {
+      commands.copy(
+        from: workspace.memory, offset: workspace.offset(.logits) + 4 * output * workspace.logitsStride,
+        to: buffer!, offset: bytes * entry, byteCount: bytes)
+    }
+    commands.barrier()
+    commands.barrierToHost()
+    try commands.end()
+    return commands
+  }
+
+  /// Queues copies of pages, after the steps submitted so far and before those to come.
+  func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
+    guard !copies.isEmpty else { return }
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    commands.barrier()
+    for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
+    commands.barrier()
+    try commands.end()
+    try device.computeQueue.submit([commands], wait: [], signal: [])
   }
 
   /// Makes ready for steps of so many tokens, of the last of which the next token is drawn if `outputs` is 1: records
@@ -185,11 +235,12 @@ package final class ModelRunner {
     for index in first..<pages.count { words[index] = pages[index] }
   }
 
-  /// Sets how often a sequence holds each token (penalties): tokens of the prompt are marked, none is generated yet.
-  func setPromptTokens(_ tokens: [Int32], sequence: Int) throws {
+  /// Sets how often a sequence holds each token (penalties): those of the prompt are marked, generated ones counted.
+  func setTokenCounts(prompt: [Int32], generated: [Int32], sequence: Int) throws {
     let vocabulary = model.program.vocabularySize
     var counts = [UInt32](repeating: 0, count: vocabulary)
-    for token in tokens { counts[Int(token)] = 0x8000_0000 }
+    for token in prompt { counts[Int(token)] = 0x8000_0000 }
+    for token in generated { counts[Int(token)] += 1 }
     try upload(counts, to: workspace.counts, offset: 4 * sequence * vocabulary)
   }
 

@@ -39,76 +39,67 @@ extension Engine {
     let clock = ContinuousClock()
     let start = clock.now
     let prefix = model.tokenizer.flatMap { $0.addsBOS ? $0.bos : nil }
-    var held: [UInt32] = []
-    defer {
-      try? runner.drain()
-      pages.release(&held)
-    }
-    guard pages.grow(&held, tokens: chunkLength) else {
-      throw EngineError(.device, "the KV cache has no room for \(chunkLength) tokens")
-    }
-    try runner.setPages(held, sequence: 0, from: 0)
-    let step = min(promptChunk, runner.limits.outputs)
-    var sum = 0.0
-    var scored = 0
-    var done = 0
-    for chunk in 0..<chunks {
-      var text = Array(tokens[chunk * chunkLength..<(chunk + 1) * chunkLength])
-      if let prefix { text[0] = prefix }
-      try check(text)
-      var position = 0
-      // The last token predicts nothing that is known.
-      while position < chunkLength - 1 {
-        let end = min(position + step, chunkLength - 1)
-        let rows = (position..<end).map { index in
-          StepRow(
-            token: UInt32(bitPattern: text[index]), position: UInt32(index), sequence: 0, output_row: 0)
+    return try withBatch { batch in
+      try batch.lend(tokens: chunkLength) { runner in
+        let step = min(promptChunk, runner.limits.outputs)
+        var sum = 0.0
+        var scored = 0
+        var done = 0
+        for chunk in 0..<chunks {
+          var text = Array(tokens[chunk * chunkLength..<(chunk + 1) * chunkLength])
+          if let prefix { text[0] = prefix }
+          try check(text)
+          var position = 0
+          // The last token predicts nothing that is known.
+          while position < chunkLength - 1 {
+            let end = min(position + step, chunkLength - 1)
+            let rows = (position..<end).map { index in
+              StepRow(
+                token: UInt32(bitPattern: text[index]), position: UInt32(index), sequence: 0, output_row: 0)
+            }
+            let outputs = (position..<end).filter { $0 >= chunkLength / 2 }
+            let samples = outputs.map { index in
+              SamplingParameters().device(sequence: 0, position: index + 1, target: text[index + 1])
+            }
+            let ticket = try runner.submit(
+              rows: rows, outputs: outputs.map { $0 - position }, samples: samples, output: .score)
+            for bits in try runner.results(ticket) { sum -= Double(Float(bitPattern: bits)) }
+            scored += outputs.count
+            position = end
+          }
+          done = chunk + 1
+          if !onChunk(done, chunks, exp(sum / Double(max(scored, 1)))) { break }
         }
-        let outputs = (position..<end).filter { $0 >= chunkLength / 2 }
-        let samples = outputs.map { index in
-          SamplingParameters().device(sequence: 0, position: index + 1, target: text[index + 1])
-        }
-        let ticket = try runner.submit(
-          rows: rows, outputs: outputs.map { $0 - position }, samples: samples, output: .score)
-        for bits in try runner.results(ticket) { sum -= Double(Float(bitPattern: bits)) }
-        scored += outputs.count
-        position = end
+        return PerplexityResult(
+          perplexity: exp(sum / Double(max(scored, 1))), scoredTokens: scored, chunks: done,
+          seconds: (clock.now - start).seconds)
       }
-      done = chunk + 1
-      if !onChunk(done, chunks, exp(sum / Double(max(scored, 1)))) { break }
     }
-    return PerplexityResult(
-      perplexity: exp(sum / Double(max(scored, 1))), scoredTokens: scored, chunks: done,
-      seconds: (clock.now - start).seconds)
   }
 
   /// The logits after each of the last `count` tokens of a text: for comparing models, not for speed.
   package func logits(of tokens: [Int32], last count: Int) throws -> [[Float]] {
     try check(tokens)
-    var held: [UInt32] = []
-    defer {
-      try? runner.drain()
-      pages.release(&held)
-    }
-    guard pages.grow(&held, tokens: tokens.count) else {
-      throw EngineError(.device, "the KV cache has no room for \(tokens.count) tokens")
-    }
-    try runner.setPages(held, sequence: 0, from: 0)
-    var logits: [[Float]] = []
-    var position = 0
-    let step = min(promptChunk, runner.limits.outputs)
-    while position < tokens.count {
-      let end = min(position + step, tokens.count)
-      let rows = (position..<end).map { index in
-        StepRow(token: UInt32(bitPattern: tokens[index]), position: UInt32(index), sequence: 0, output_row: 0)
+    return try withBatch { batch in
+      try batch.lend(tokens: tokens.count) { runner in
+        var logits: [[Float]] = []
+        var position = 0
+        let step = min(promptChunk, runner.limits.outputs)
+        while position < tokens.count {
+          let end = min(position + step, tokens.count)
+          let rows = (position..<end).map { index in
+            StepRow(
+              token: UInt32(bitPattern: tokens[index]), position: UInt32(index), sequence: 0, output_row: 0)
+          }
+          let outputs = (position..<end).filter { $0 >= tokens.count - count }.map { $0 - position }
+          let samples = outputs.map { SamplingParameters().device(sequence: 0, position: position + $0 + 1) }
+          let ticket = try runner.submit(rows: rows, outputs: outputs, samples: samples, output: .score)
+          _ = try runner.results(ticket)
+          for index in outputs.indices { logits.append(try runner.readLogits(output: index)) }
+          position = end
+        }
+        return logits
       }
-      let outputs = (position..<end).filter { $0 >= tokens.count - count }.map { $0 - position }
-      let samples = outputs.map { SamplingParameters().device(sequence: 0, position: position + $0 + 1) }
-      let ticket = try runner.submit(rows: rows, outputs: outputs, samples: samples, output: .score)
-      _ = try runner.results(ticket)
-      for index in outputs.indices { logits.append(try runner.readLogits(output: index)) }
-      position = end
     }
-    return logits
   }
 }

@@ -10,11 +10,13 @@ package final class KVCache: Sendable {
   package let pageCount: Int
   private let layers: [Buffer]
   private let halfBytes: Int
+  private let halfPageBytes: Int
 
   package init(device: Device, heads: HeadLayout, layerCount: Int, pageCount: Int) throws {
     self.pageCount = pageCount
     let halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
     self.halfBytes = halfBytes
+    halfPageBytes = Self.pageBytes(heads: heads) / 2
     layers = try (0..<layerCount).map { layer in
       try device.makeBuffer(byteCount: 2 * halfBytes, memory: .device, label: "KV cache of layer \(layer)")
     }
@@ -23,6 +25,17 @@ package final class KVCache: Sendable {
   /// Bytes of one page of one layer, keys and values.
   package static func pageBytes(heads: HeadLayout) -> Int {
     2 * heads.kvHeadCount * heads.headSize * pageTokens * 2
+  }
+
+  /// Copies a page in every layer; barriers around it are the caller's.
+  package func recordCopy(_ commands: CommandBuffer, from source: UInt32, to destination: UInt32) {
+    for layer in layers {
+      for half in [0, halfBytes] {
+        commands.copy(
+          from: layer, offset: half + Int(source) * halfPageBytes, to: layer,
+          offset: half + Int(destination) * halfPageBytes, byteCount: halfPageBytes)
+      }
+    }
   }
 
   package func keys(layer: Int) -> UInt64 { layers[layer].address }

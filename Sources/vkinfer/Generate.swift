@@ -4,11 +4,16 @@ import Engine
 /// `vkinfer generate`: a model continues a prompt.
 struct Generate: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Continue a prompt.",
+    abstract: "Continue a prompt, or many.",
     discussion: """
       The prompt comes from -p, from a file with -f, or from standard input; one line feed at the end of a file or of \
       standard input is not part of it. Special tokens written out in it (<|im_start|>) are those tokens. The text goes \
       to standard output as it comes, a summary to standard error. Ctrl-C ends with what there is.
+
+      With --prompts a file has many requests, one JSON object a line: {"prompt": "...", "id": ..., "max_tokens": ..., \
+      "temperature": ..., "top_k": ..., "top_p": ..., "min_p": ..., "seed": ..., "stop": [...], "logprobs": ...}; only \
+      the prompt must be there, the options are for lines that say nothing else. Several are generated at a time, and a \
+      line of JSON is written for each as it ends.
       """)
 
   @Option(
@@ -21,6 +26,14 @@ struct Generate: ParsableCommand {
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Take the prompt from a file.", valueName: "file"))
   var file: String?
+
+  @Option(help: ArgumentHelp("Generate all requests of a file, one JSON object a line.", valueName: "file"))
+  var prompts: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Requests of --prompts at a time (default: 16).", valueName: "count"))
+  var parallel: Int?
 
   @Option(
     name: [.customShort("n"), .long], parsing: .unconditional,
@@ -58,22 +71,38 @@ struct Generate: ParsableCommand {
     if prompt != nil, file != nil {
       throw ValidationError("-p and -f both give a prompt: use one of them")
     }
+    if prompts != nil {
+      guard prompt == nil, file == nil else {
+        throw ValidationError("--prompts gives all prompts: leave -p and -f out")
+      }
+      guard !json else {
+        throw ValidationError("--prompts writes a line of JSON for each request anyway: leave --json out")
+      }
+    }
+    if let parallel {
+      guard prompts != nil else {
+        throw ValidationError("--parallel is for --prompts: give a file of requests")
+      }
+      guard (1...Self.mostParallel).contains(parallel) else {
+        throw ValidationError("--parallel \(parallel) is not possible: use 1 to \(Self.mostParallel)")
+      }
+    }
     if let tokens, tokens < 0 {
       throw ValidationError(
         "-n \(tokens) is negative: use 0 or more, or leave it out to go on until the model ends")
     }
   }
 
+  private static let mostParallel = 1024
+
   func run() throws {
+    if let prompts { return try runMany(prompts) }
     let text = try promptText()
     Interruption.watch()
     let start = ContinuousClock.now
     let model = try LanguageModel(path: self.model)
-    var request = GenerationRequest(prompt: try model.tokens(of: text))
-    request.maxTokens = tokens
-    request.sampling = sampling.parameters()
-    request.stopStrings = stop
-    request.ignoresEndOfText = ignoreEos
+    var request = defaults()
+    request.prompt = try model.tokens(of: text)
 
     var options = EngineOptions()
     options.device = place.device
@@ -102,10 +131,20 @@ struct Generate: ParsableCommand {
     if result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
   }
 
+  /// What the options ask for, without a prompt.
+  func defaults() -> GenerationRequest {
+    var request = GenerationRequest(prompt: [])
+    request.maxTokens = tokens
+    request.sampling = sampling.parameters()
+    request.stopStrings = stop
+    request.ignoresEndOfText = ignoreEos
+    return request
+  }
+
   /// The context when none is asked for: room for a usual answer, without memory for all that a model was trained for.
-  static func usualContext(prompt: Int, tokens: Int?, trained: Int) -> Int {
+  static func usualContext(prompt: Int, tokens: Int?, least: Int = 4096, trained: Int) -> Int {
     let (wanted, overflows) = prompt.addingReportingOverflow(tokens ?? 1024)
-    return min(trained, overflows ? trained : max(4096, wanted))
+    return min(trained, overflows ? trained : max(least, wanted))
   }
 
   private func promptText() throws -> String {
@@ -157,6 +196,11 @@ struct Generate: ParsableCommand {
     return .object(members)
   }
 
+  func describe(_ engine: Engine) -> String {
+    "\(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
+      + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used"
+  }
+
   private func summarise(_ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest) {
     let engine = loaded.engine
     let rate = { (value: Double) in "\(Format.decimal(value, 1)) tokens/s" }
@@ -168,9 +212,7 @@ struct Generate: ParsableCommand {
       case .length: "the context of \(Format.count(engine.contextLength, "token")) is full: raise --context"
       }
     Output.note("")
-    Output.note(
-      "device   \(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
-        + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used")
+    Output.note("device   \(describe(engine))")
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(
       "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond)); "

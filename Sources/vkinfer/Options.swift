@@ -56,9 +56,14 @@ struct SamplingOptions: ParsableArguments {
     parameters.repeatPenalty = repeatPenalty
     parameters.presencePenalty = presencePenalty
     parameters.frequencyPenalty = frequencyPenalty
-    // Ten digits can be typed again.
-    if temperature > 0 { parameters.seed = seed ?? UInt64(UInt32.random(in: 0...UInt32.max)) }
+    if temperature > 0 { parameters.seed = drawSeed() }
     return parameters
+  }
+
+  /// The seed that is given, or else a new one every time.
+  func drawSeed() -> UInt64 {
+    // Ten digits can be typed again.
+    seed ?? UInt64(UInt32.random(in: 0...UInt32.max))
   }
 }
 

@@ -107,4 +107,66 @@ import Testing
     #expect(outcome.code == 1)
     #expect(outcome.error.contains("error: standard output cannot be written: No space left on device"))
   }
+
+  /// Results of `--prompts`, by index.
+  private func results(_ outcome: Program.Outcome) throws -> [Int: [String: Any]] {
+    var results: [Int: [String: Any]] = [:]
+    for line in outcome.output.split(separator: "\n") {
+      let object = try #require(JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+      results[try #require(object["index"] as? Int)] = object
+    }
+    return results
+  }
+
+  @Test(.enabled(if: hasDevice, none)) func promptsOfAFileGiveWhatEachGivesAlone() throws {
+    let folder = try TemporaryFolder()
+    let model = try Models.runnable(in: folder)
+    let requests = """
+      {"id": "first", "prompt": "abcabc", "max_tokens": 12}
+
+      {"id": [1, {"a": null}], "prompt": "abc", "temperature": 2, "seed": 18446744073709551615, "top_k": 50}
+      {"prompt": "ab!\\"", "max_tokens": 3, "logprobs": 2}
+      {"prompt": "abc", "max_tokens": 0}
+      """
+    let outcome = try Program.run(
+      ["generate", "-m", model, "--prompts", "-", "--parallel", "3", "-n", "5", "--ignore-eos"],
+      input: Data(requests.utf8))
+    #expect(outcome.code == 0, "\(outcome.error)")
+    #expect(outcome.error.contains("4 requests, up to 3 at a time") && outcome.error.contains("tokens/s"))
+    let results = try results(outcome)
+    #expect(results.count == 4)
+    #expect(results.values.allSatisfy { $0["finish_reason"] as? String == "length" })
+    #expect(results[0]?["id"] as? String == "first" && results[2]?["id"] is NSNull)
+    #expect((results[1]?["id"] as? [Any])?.count == 2)
+    #expect(results[1]?["seed"] as? UInt64 == UInt64.max)
+    #expect((results[2]?["logprobs"] as? [[String: Any]])?.count == 3)
+    #expect((results[3]?["tokens"] as? [Int])?.isEmpty == true)
+    for (index, options) in [
+      (0, ["-p", "abcabc", "-n", "12"]),
+      (1, ["-p", "abc", "-n", "5", "--temperature", "2", "--seed", "18446744073709551615", "--top-k", "50"]),
+      (2, ["-p", "ab!\"", "-n", "3"]),
+    ] {
+      let alone = try Program.run(["generate", "-m", model, "--ignore-eos", "--json", "--quiet"] + options)
+      #expect(alone.json?["tokens"] as? [Int] == results[index]?["tokens"] as? [Int])
+      #expect(alone.json?["text"] as? String == results[index]?["text"] as? String)
+    }
+  }
+
+  @Test(.enabled(if: hasDevice, none)) func aRequestThatIsNotPossibleEndsAlone() throws {
+    let folder = try TemporaryFolder()
+    let model = try Models.runnable(in: folder)
+    let requests = """
+      {"prompt": "!#$%&'()*+,-./0", "max_tokens": 3}
+      {"prompt": "abc", "max_tokens": 3, "ignore_eos": true}
+      {"prompt": ""}
+      """
+    let outcome = try Program.run(
+      ["generate", "-m", model, "--prompts", "-", "--context", "8", "--quiet"], input: Data(requests.utf8))
+    #expect(outcome.code == 1)
+    #expect(outcome.error == "error: 2 of 3 requests failed: see \"error\" in their results\n")
+    let results = try results(outcome)
+    #expect((results[0]?["error"] as? String)?.hasPrefix("the prompt has 15 tokens") == true)
+    #expect((results[1]?["tokens"] as? [Int])?.count == 3)
+    #expect((results[2]?["error"] as? String)?.hasPrefix("the prompt has no tokens") == true)
+  }
 }

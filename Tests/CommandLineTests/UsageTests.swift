@@ -12,6 +12,10 @@ import Testing
   @Test(arguments: [
     ["bogus"], ["generate"], ["generate", "-m", "x", "-p", "a", "-f", "b"],
     ["generate", "-m", "x", "-n", "-1"],
+    ["generate", "-m", "x", "--prompts", "y", "-p", "a"],
+    ["generate", "-m", "x", "--prompts", "y", "--json"],
+    ["generate", "-m", "x", "--prompts", "y", "--parallel", "0"],
+    ["generate", "-m", "x", "-p", "a", "--parallel", "2"],
     ["generate", "-m", "x", "-n", "many"], ["generate", "-m", "x", "-p", "a", "--temperature", "-1"],
     ["generate", "-m", "x", "-p", "a", "--temperature", "nan"],
     ["generate", "-m", "x", "-p", "a", "--top-p", "1.5"],
@@ -54,6 +58,27 @@ import Testing
       #expect(outcome.error.hasPrefix("error: ") && outcome.error.contains(file), "\(outcome.error)")
       #expect(outcome.error.split(separator: "\n").count == 1, "\(outcome.error)")
     }
+  }
+
+  @Test(arguments: [
+    ("nonsense", "is no JSON object"), ("[1]", "is no JSON object"),
+    ("{\"prompt\": \"a\"", "is no JSON object"),
+    ("{\"prompt\": 1}", "\"prompt\" must be a string"), ("{\"max_tokens\": 1}", "\"prompt\" is missing"),
+    ("{\"prompt\": \"a\", \"max_token\": 1}", "\"max_token\" is unknown"),
+    ("{\"prompt\": \"a\", \"max_tokens\": 1.5}", "\"max_tokens\" must be a whole number"),
+    ("{\"prompt\": \"a\", \"top_p\": 2}", "top-p 2.0 is out of range"),
+    ("{\"prompt\": \"a\", \"temperature\": 1e60}", "temperature inf is out of range"),
+    ("{\"prompt\": \"a\", \"seed\": -1}", "\"seed\" must be a whole number"),
+    ("{\"prompt\": \"a\", \"stop\": [\"b\", 2]}", "\"stop\" must be a list of strings"),
+    (String(repeating: "[", count: 100_000), "is no JSON object"),
+  ])
+  func aWrongRequestIsNamedByItsLineBeforeAnythingRuns(line: String, error: String) throws {
+    let outcome = try Program.run(
+      ["generate", "-m", "missing.gguf", "--prompts", "-"],
+      input: Data("{\"prompt\": \"good\"}\n\n\(line)\n".utf8))
+    #expect(outcome.code == 1 && !outcome.crashed && outcome.output.isEmpty)
+    #expect(outcome.error.hasPrefix("error: standard input, line 3: \(error)"), "\(outcome.error)")
+    #expect(outcome.error.split(separator: "\n").count == 1)
   }
 
   @Test func anUnsupportedArchitectureIsNamedWithThoseSupported() throws {

@@ -14,6 +14,14 @@ enum TestModels {
     }
   }()
 
+  /// The number of a CPU driver, whose results do not depend on how many columns a product has; nil if there is none.
+  static let cpuDriver: String? = {
+    guard let instance = try? VulkanInstance() else { return nil }
+    return instance.physicalDevices.first { $0.kind == .cpu && $0.unsupportedReason == nil }.map {
+      String($0.index)
+    }
+  }()
+
   static let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
 
   static func fixture(_ name: String, in suite: String) -> URL {

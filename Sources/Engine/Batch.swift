@@ -1,0 +1,237 @@
+import CShaderInterface
+import Kernels
+
+/// The requests that are generated together on one device: what the scheduler decides, the runner runs; results become
+/// text and events. The engine lets one thread at a time in.
+final class Batch: @unchecked Sendable {
+  let runner: ModelRunner
+  let model: LanguageModel
+  private(set) var scheduler: Scheduler
+  private var requests: [UInt64: ActiveRequest] = [:]
+  /// Steps whose results are not read, oldest first.
+  private var inFlight: [StepInFlight] = []
+
+  private struct StepInFlight {
+    var ticket: ModelRunner.Ticket
+    var draws: [Draw]
+  }
+
+  /// A token that a step draws.
+  private struct Draw {
+    var id: UInt64
+    var epoch: Int
+    /// Which of the step's logits that are read back; nil for none.
+    var logits: Int?
+  }
+
+  init(runner: ModelRunner, model: LanguageModel, scheduler: Scheduler) {
+    self.runner = runner
+    self.model = model
+    self.scheduler = scheduler
+  }
+
+  var isIdle: Bool { requests.isEmpty }
+
+  /// Takes in a request that was checked.
+  func add(_ request: ActiveRequest, id: UInt64, contextLength: Int) {
+    let prompt = request.request.prompt
+    let room = contextLength - prompt.count
+    let wanted = min(request.request.maxTokens ?? room, room)
+    requests[id] = request
+    guard wanted > 0 else {
+      finish(id, .length)
+      return
+    }
+    scheduler.add(id: id, prompt: prompt, limit: prompt.count + wanted)
+  }
+
+  /// Ends a request, if it has not ended by itself.
+  func cancel(_ id: UInt64) {
+    finish(id, .cancelled)
+  }
+
+  /// Queues steps until the device has one to do behind the one that runs, then reads the results of the oldest.
+  ///
+  /// - Returns: whether there is more to do.
+  func step() throws -> Bool {
+    while inFlight.count < ModelRunner.depth - 1, let parts = scheduler.nextStep() {
+      try submit(parts)
+    }
+    try readOldest()
+    return !inFlight.isEmpty || !scheduler.isIdle
+  }
+
+  /// The device failed: every request ends. What the cache holds is unknown.
+  func fail(_ error: any Error) {
+    try? runner.drain()
+    inFlight = []
+    scheduler = Scheduler(
+      limits: scheduler.limits,
+      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens))
+    let failed = requests.values
+    requests = [:]
+    for request in failed { request.onEvent(.failed(error)) }
+  }
+
+  /// Lends the runner, with pages for so many tokens in sequence 0, while there are no requests.
+  func lend<Result>(tokens: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+    guard isIdle else {
+      throw EngineError(.option, "requests are under way: wait until they have ended, or cancel them")
+    }
+    while !inFlight.isEmpty { try readOldest() }
+    var held: [UInt32] = []
+    defer {
+      try? runner.drain()
+      scheduler.pages.release(&held)
+    }
+    guard scheduler.pages.grow(&held, tokens: tokens) else {
+      throw EngineError(.device, "the KV cache has no room for \(tokens) tokens")
+    }
+    try runner.setPages(held, sequence: 0, from: 0)
+    return try body(runner)
+  }
+
+  // MARK: - Steps
+
+  private func submit(_ parts: [ScheduledPart]) throws {
+    var rows: [StepRow] = []
+    var outputs: [Int] = []
+    var samples: [SampleParameters] = []
+    var draws: [Draw] = []
+    var logitsOutputs: [Int] = []
+    try runner.copyPages(parts.compactMap(\.copy))
+    for part in parts {
+      guard let request = requests[part.id]?.request else { continue }
+      if part.isStart { requests[part.id]?.start(at: part.position) }
+      if part.isStart, request.sampling.hasPenalties {
+        try runner.setTokenCounts(
+          prompt: request.prompt, generated: requests[part.id]?.tokens ?? [], sequence: part.slot)
+      }
+      if part.firstNewPage < part.pages.count {
+        try runner.setPages(part.pages, sequence: part.slot, from: part.firstNewPage)
+      }
+      for index in 0..<part.count {
+        let token =
+          part.tokens.isEmpty
+          ? TOKEN_FROM_DEVICE : UInt32(bitPattern: part.tokens[part.tokens.startIndex + index])
+        rows.append(
+          StepRow(
+            token: token, position: UInt32(part.position + index), sequence: UInt32(part.slot), output_row: 0)
+        )
+      }
+      let end = part.position + part.count
+      if part.drawsToken {
+        var draw = Draw(id: part.id, epoch: part.epoch)
+        if request.logprobs != nil {
+          draw.logits = logitsOutputs.count
+          logitsOutputs.append(outputs.count)
+        }
+        draws.append(draw)
+        outputs.append(rows.count - 1)
+        samples.append(request.sampling.device(sequence: part.slot, position: end))
+      }
+      if part.position < request.prompt.count {
+        requests[part.id]?.onEvent(.prompt(min(end, request.prompt.count)))
+      }
+    }
+    let ticket = try runner.submit(
+      rows: rows, outputs: outputs, samples: samples, output: .sample, logitsOf: logitsOutputs)
+    inFlight.append(StepInFlight(ticket: ticket, draws: draws))
+  }
+
+  private func readOldest() throws {
+    guard !inFlight.isEmpty else { return }
+    let step = inFlight.removeFirst()
+    let tokens = try runner.results(step.ticket)
+    for (draw, token) in zip(step.draws, tokens) {
+      let token = Int32(bitPattern: token)
+      // A step too far: the sequence has ended, or will be computed again.
+      guard scheduler.accept(token, id: draw.id, epoch: draw.epoch) else { continue }
+      let logits = draw.logits.map { runner.logits(step.ticket, $0) }
+      take(token, logits: logits, id: draw.id)
+    }
+    scheduler.finishStep()
+  }
+
+  /// A token has come for a request.
+  private func take(_ token: Int32, logits: [Float]?, id: UInt64) {
+    guard var request = requests[id] else { return }
+    // Out of the dictionary, so that its arrays are not copied.
+    requests[id] = nil
+    let ends = model.tokenizer?.endOfGeneration.contains(token) == true
+    let reason = request.take(token, logits: logits, isEnd: ends)
+    requests[id] = request
+    if let reason { finish(id, reason) }
+  }
+
+  private func finish(_ id: UInt64, _ reason: FinishReason) {
+    guard var request = requests.removeValue(forKey: id) else { return }
+    scheduler.remove(id: id)
+    request.finish(reason)
+  }
+}
+
+/// A request under way: its text so far.
+struct ActiveRequest: Sendable {
+  let request: GenerationRequest
+  let onEvent: @Sendable (GenerationEvent) -> Void
+  private(set) var tokens: [Int32] = []
+  private var output: TextOutput
+  private var logprobs: [TokenLogprobs] = []
+  private let start = ContinuousClock.now
+  private var firstTokenTime: ContinuousClock.Instant?
+  private var lastTokenTime: ContinuousClock.Instant?
+  private let limit: Int
+  private var sharedTokens: Int?
+
+  init(
+    _ request: GenerationRequest, model: LanguageModel, contextLength: Int,
+    onEvent: @escaping @Sendable (GenerationEvent) -> Void
+  ) {
+    self.request = request
+    self.onEvent = onEvent
+    let room = contextLength - request.prompt.count
+    limit = min(request.maxTokens ?? room, room)
+    output = TextOutput(tokenizer: model.tokenizer, stopStrings: request.stopStrings)
+  }
+
+  /// So many of its tokens were known from before when it started, or started again.
+  mutating func start(at position: Int) {
+    sharedTokens = sharedTokens ?? min(position, request.prompt.count)
+  }
+
+  /// Adds a token to the text.
+  ///
+  /// - Parameter isEnd: whether the token ends texts.
+  /// - Returns: why the text ends with it; nil if it goes on.
+  mutating func take(_ token: Int32, logits: [Float]?, isEnd: Bool) -> FinishReason? {
+    let now = ContinuousClock.now
+    firstTokenTime = firstTokenTime ?? now
+    lastTokenTime = now
+    if isEnd, !request.ignoresEndOfText { return .stop }
+    tokens.append(token)
+    let (text, stopped) = output.append(token)
+    var generated = GeneratedToken(id: token, text: text)
+    if let logits, let count = request.logprobs {
+      let probabilities = TokenLogprobs(logits, chosen: token, top: count)
+      generated.logprobs = probabilities
+      logprobs.append(probabilities)
+    }
+    onEvent(.token(generated))
+    if stopped { return .stop }
+    return tokens.count >= limit ? .length : nil
+  }
+
+  mutating func finish(_ reason: FinishReason) {
+    _ = output.finish()
+    let now = ContinuousClock.now
+    let first = firstTokenTime ?? now
+    onEvent(
+      .finished(
+        GenerationResult(
+          text: output.text, tokens: tokens, logprobs: logprobs, promptTokenCount: request.prompt.count,
+          sharedTokenCount: sharedTokens ?? 0,
+          finishReason: reason, timeToFirstToken: (first - start).seconds,
+          decodeSeconds: ((lastTokenTime ?? first) - first).seconds)))
+  }
+}
