@@ -40,14 +40,14 @@ void store_output(uint row, uint head, uint d, float value) {
   }
 }
 
+float block_value(uint place, uint i) { return scores[place * 32 + i]; }
+
 void store_output_blocks(uint row, uint head) {
   if (NEXT != NEXT_BYTES) return;
   barrier();
   for (uint block = gl_LocalInvocationIndex; block < HEAD_SIZE / 32; block += THREADS) {
-    float values[32];
-    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = scores[block * 32 + i];
     store_block(
-        push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, values);
+        push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, block);
   }
 }
 

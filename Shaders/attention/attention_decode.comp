@@ -44,6 +44,8 @@ void store_output(uint row, uint first_head, uint i, float value) {
   }
 }
 
+float block_value(uint place, uint i) { return sums[place * 32 + i]; }
+
 void store_output_blocks(uint row, uint first_head, uint heads_here) {
   if (NEXT == NEXT_FLOATS) return;
   barrier();
@@ -55,10 +57,8 @@ void store_output_blocks(uint row, uint first_head, uint heads_here) {
     return;
   }
   for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 32; block += gl_WorkGroupSize.x) {
-    float values[32];
-    [[unroll]] for (uint i = 0; i < 32; i++) values[i] = sums[block * 32 + i];
     store_block(
-        push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 32 + block, values);
+        push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 32 + block, block);
   }
 }
 

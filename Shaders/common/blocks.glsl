@@ -7,20 +7,25 @@
 // The 16 bytes of half `part` (0 or 1) of a block, in quads of words.
 uint block_quad(uint block, uint part) { return ((block >> 5) << 6) + (part << 5) + (block & 31u); }
 
+// Input i of a block that is to be stored, where the shader that includes this file holds it: `place` is the shader's
+// own name for the block.
+float block_value(uint place, uint i);
+
 // Quantises 32 inputs and stores them as block `block` of row `row`. One invocation does it: no subgroup size and no
-// barrier is needed, and the whole costs less than a step of a product.
-void store_block(WordsOut bytes, FloatsOut scales, uint row, uint width, uint block, float values[32]) {
+// barrier is needed, and the whole costs less than a step of a product. The inputs stay where they are, since an array
+// of them takes some CPU drivers gigabytes to compile.
+void store_block(WordsOut bytes, FloatsOut scales, uint row, uint width, uint block, uint place) {
   const float magic = 12582912;  // 1.5 * 2^23: the low bits of a sum with it are the rounded number
   float largest = 0;
-  [[unroll]] for (uint i = 0; i < 32; i++) largest = max(largest, abs(values[i]));
+  for (uint i = 0; i < 32; i++) largest = max(largest, abs(block_value(place, i)));
   bool empty = !(largest > 1.0e-30);
   float inverse = empty ? 0.0 : 127 / largest;
   float scale = empty ? 0.0 : largest * (1.0 / 127);
   int total = 0;
-  [[unroll]] for (uint j = 0; j < 8; j++) {
+  for (uint j = 0; j < 8; j++) {
     uint word = 0;
     [[unroll]] for (uint i = 0; i < 4; i++) {
-      uint bits = floatBitsToUint(fma(values[4 * j + i], inverse, magic));
+      uint bits = floatBitsToUint(fma(block_value(place, 4 * j + i), inverse, magic));
       total += int(bits) - 0x4b400000;
       word |= (bits & 255u) << (8 * i);
     }

@@ -16,6 +16,11 @@ layout(push_constant) uniform Push { EmbedPush push; };
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
 
+// What each invocation's block of bytes is made of.
+shared float inputs[NEXT == NEXT_BYTES ? 32 * gl_WorkGroupSize.x : 1u];
+
+float block_value(uint place, uint i) { return inputs[place * 32 + i]; }
+
 void main() {
   uint row = gl_WorkGroupID.y;
   if (row >= push.step.row_count) return;
@@ -25,7 +30,6 @@ void main() {
   StepRow entry = push.step.rows[row];
   uint token = entry.token == TOKEN_FROM_DEVICE ? push.last_tokens.at[entry.sequence] : entry.token;
   token = min(token, push.vocabulary - 1);
-  float inputs[32];
   float squares = 0;
   [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
     vec4 w[CHUNK / 4];
@@ -38,12 +42,12 @@ void main() {
         squares = fma(x, x, squares);
         if (NEXT != NEXT_NONE) x *= push.next.norm.at[quad + i];
         if (NEXT == NEXT_FLOATS) push.next.values.at[row * push.next.width + quad + i] = floatBitsToUint(x);
-        inputs[part * CHUNK + 4 * j + i] = x;
+        if (NEXT == NEXT_BYTES) inputs[gl_LocalInvocationIndex * 32 + part * CHUNK + 4 * j + i] = x;
       }
     }
   }
   if (NEXT != NEXT_NONE) push.next.squares.at[row * blocks + block] = squares;
   if (NEXT == NEXT_BYTES) {
-    store_block(push.next.values, push.next.scales, row, push.next.width, block, inputs);
+    store_block(push.next.values, push.next.scales, row, push.next.width, block, gl_LocalInvocationIndex);
   }
 }

@@ -24,6 +24,17 @@ uint place_of_output(uint index, uint c) {
   return place_of(EPILOGUE == EPILOGUE_GATED ? 2 * index : index, 0, c);
 }
 
+// Blocks count on from column to column: those of the workgroup's rows, or, after a post norm, those of all rows.
+float block_value(uint place, uint i) {
+  if (EPILOGUE == EPILOGUE_RESIDUAL_NORM) {
+    uint blocks = push.rows / 32;
+    return push.extras.data.scratch.at[place / blocks * push.extras.data.scratch_stride
+                                       + activation_index(place % blocks * 32 + i)];
+  }
+  const uint blocks = GROUP_OUTPUTS / 32;
+  return partial_sums[place_of_output(place % blocks * 32 + i, place / blocks)];
+}
+
 void keep_output(uint index, uint c, float value) { partial_sums[place_of_output(index, c)] = value; }
 
 // What finishing a pair of rows needs besides their sums: loaded before the sums are known, so that nothing waits for
@@ -183,11 +194,7 @@ void finish_post_norm(uint column) {
   if (NEXT != NEXT_BYTES) return;
   memoryBarrierBuffer();
   for (uint block = gl_LocalInvocationIndex; block < push.rows / 32; block += gl_WorkGroupSize.x) {
-    float values[32];
-    [[unroll]] for (uint i = 0; i < 32; i++) {
-      values[i] = push.extras.data.scratch.at[base + activation_index(block * 32 + i)];
-    }
-    store_block(next.values, next.scales, column, next.width, block, values);
+    store_block(next.values, next.scales, column, next.width, block, column * (push.rows / 32) + block);
   }
 }
 
@@ -202,9 +209,7 @@ void finish_next(uint first_row, uint first_column, uint columns) {
       uint c = i / blocks;
       uint block = i % blocks;
       if (first_row + block * (32 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;
-      float values[32];
-      [[unroll]] for (uint k = 0; k < 32; k++) values[k] = partial_sums[place_of_output(block * 32 + k, c)];
-      store_block(next.values, next.scales, first_column + c, next.width, first_block + block, values);
+      store_block(next.values, next.scales, first_column + c, next.width, first_block + block, i);
     }
   }
   if (EPILOGUE != EPILOGUE_RESIDUAL) return;

@@ -74,8 +74,11 @@ package struct LinearKernel: Sendable, Hashable {
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if traits.isCPU {
-      // Loads are gathered lane by lane: each load of inputs must pay for many rows.
-      let rows = rowMultiple > 2 ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm ? 24 : 16
+      // Loads are gathered lane by lane: each load of inputs must pay for many rows. Residual projections have the same
+      // rows for any columns, so that the sums of squares they leave do not depend on who shares a step.
+      let rows =
+        rowMultiple > 2
+        ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm && epilogue != .residual ? 24 : 16
       return Tiling(
         subgroups: 1, split: 1, rows: rows, columns: columns, unroll: max(1, 32 / matrix.format.chunk))
     }

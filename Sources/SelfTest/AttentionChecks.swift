@@ -106,10 +106,6 @@ struct AttentionChecks {
     }
   }
 
-  /// Names a struct's conformance in this module. Swift 6.3.1, building with tests, does not find that of an imported
-  /// struct when only code inlined from another module needs it, and crashes.
-  private static func plain<Value: BitwiseCopyable>(_ value: Value) -> Value { value }
-
   private func check(_ attempt: Attempt, _ kernel: Subject) throws {
     let heads = attempt.heads
     let name =
@@ -128,7 +124,7 @@ struct AttentionChecks {
       image: &image)
     let partials = image.addPoisoned(max(1, kernel.partialCount))
     let scale = 1 / Float(heads.headSize).squareRoot()
-    var push = Self.plain(AttentionPush())
+    var push = plain(AttentionPush())
     push.queries = scene.queryAddress
     push.keys = scene.keyAddress
     push.values = scene.valueAddress

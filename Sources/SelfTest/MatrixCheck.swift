@@ -89,7 +89,7 @@ struct MatrixCheck {
     let stride = (count + 63) / 64 * 64
     let outputs = image.addPoisoned(tokenCount * stride)
     let inputs = HalfRows(rowCount: tokenCount, width: width, image: &image)
-    var normalise = NormalisePush()
+    var normalise = plain(NormalisePush())
     normalise.inputs = image.addActivations(x, width: width).address
     normalise.input_stride = UInt32(activationStride(width))
     normalise.outputs = inputs.region.address
@@ -98,7 +98,7 @@ struct MatrixCheck {
     normalise.epsilon = stage.norm.epsilon
     normalise.width = UInt32(width)
     normalise.step = image.addStep(rows, outputCount: tokenCount).address
-    var push = MatrixPush()
+    var push = plain(MatrixPush())
     take(inputs, &push)
     push.step = normalise.step
     push.outputs = outputs.address
@@ -141,7 +141,7 @@ struct MatrixCheck {
     var extras = LinearExtrasData()
     extras.scratch = scratch.address
     extras.scratch_stride = UInt32(stride)
-    var push = MatrixPush()
+    var push = plain(MatrixPush())
     take(input, &push)
     // The gated epilogue's rows are made larger again.
     if stage.input == .feedForward { push.scale = 1 / Float(HIDDEN_SCALE) }
@@ -156,7 +156,7 @@ struct MatrixCheck {
     let product = product(kernel, push, image: &image)
     // What makes the next product's inputs adds a product with a norm of its own to the residual stream.
     let next = HalfRows(rowCount: tokenCount, width: outputWidth, image: &image)
-    var normalise = NormalisePush()
+    var normalise = plain(NormalisePush())
     normalise.inputs = outputs.address
     normalise.input_stride = UInt32(stride)
     normalise.outputs = next.region.address
@@ -196,7 +196,7 @@ struct MatrixCheck {
     var image = bench.newImage()
     let inputs = HalfRows(random.normals(tokenCount * width), width: width, image: &image)
     let hidden = HalfRows(rowCount: tokenCount, width: stage.gate.rows.count, image: &image)
-    var push = MatrixPush()
+    var push = plain(MatrixPush())
     take(inputs, &push)
     push.step = image.addStep(plainRows(tokenCount)).address
     push.outputs = hidden.region.address
@@ -225,7 +225,7 @@ struct MatrixCheck {
     let inputs = HalfRows(random.normals(tokenCount * width), width: width, image: &image)
     let outputs = HeadOutputs(
       stage: stage, weights: weights, tokenCount: tokenCount, random: &random, image: &image)
-    var push = MatrixPush()
+    var push = plain(MatrixPush())
     take(inputs, &push)
     push.step = image.addStep(outputs.pages.rows).address
     push.outputs = outputs.queries.address

@@ -106,3 +106,7 @@ struct Outcome {
     return count
   }
 }
+
+/// Names a struct's conformance in this module. Swift 6.3.1, building with tests, does not find that of an imported
+/// struct when only code inlined from another module needs it, and crashes.
+func plain<Value: BitwiseCopyable>(_ value: Value) -> Value { value }

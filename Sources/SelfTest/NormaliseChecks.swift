@@ -38,7 +38,7 @@ struct NormaliseChecks {
     var image = bench.newImage()
     let inputs = image.addActivations(x, width: width)
     let outputs = HalfRows(rowCount: rowCount, width: width, image: &image)
-    var push = NormalisePush()
+    var push = plain(NormalisePush())
     push.inputs = inputs.address
     push.input_stride = UInt32(stride)
     push.outputs = outputs.region.address
