@@ -70,7 +70,7 @@ struct FlashChecks {
     let outputs = HalfRows(
       rowCount: scene.rows.count, width: heads.headCount * heads.headSize, image: &image)
     let scale = 1 / Float(heads.headSize).squareRoot()
-    var push = FlashPush()
+    var push = plain(FlashPush())
     push.queries = scene.queryAddress
     push.keys = scene.keyAddress
     push.values = scene.valueAddress

@@ -238,7 +238,7 @@ struct MatrixCheck {
         epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm, hasBias: weights.bias != 0)
       return product(kernel, push, image: &image)
     }
-    var finish = HeadNormPush()
+    var finish = plain(HeadNormPush())
     finish.outputs = push.outputs
     finish.output_stride = push.output_stride
     finish.step = push.step
