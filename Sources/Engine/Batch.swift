@@ -1,10 +1,10 @@
 import CShaderInterface
 import Kernels
 
-/// The requests that are generated together on one device: what the scheduler decides, the runner runs; results become
+/// The requests that are generated together: what the scheduler decides, the runner runs; results become
 /// text and events. The engine lets one thread at a time in.
 final class Batch: @unchecked Sendable {
-  let runner: ModelRunner
+  let runner: any StepRunner
   let model: LanguageModel
   private(set) var scheduler: Scheduler
   private var requests: [UInt64: ActiveRequest] = [:]
@@ -12,7 +12,7 @@ final class Batch: @unchecked Sendable {
   private var inFlight: [StepInFlight] = []
 
   private struct StepInFlight {
-    var ticket: ModelRunner.Ticket
+    var ticket: StepTicket
     var draws: [Draw]
   }
 
@@ -24,7 +24,7 @@ final class Batch: @unchecked Sendable {
     var logits: Int?
   }
 
-  init(runner: ModelRunner, model: LanguageModel, scheduler: Scheduler) {
+  init(runner: any StepRunner, model: LanguageModel, scheduler: Scheduler) {
     self.runner = runner
     self.model = model
     self.scheduler = scheduler
@@ -54,7 +54,7 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
-    while inFlight.count < ModelRunner.depth - 1, let parts = scheduler.nextStep() {
+    while inFlight.count < runner.depth - 1, let parts = scheduler.nextStep() {
       try submit(parts)
     }
     try readOldest()
@@ -74,7 +74,7 @@ final class Batch: @unchecked Sendable {
   }
 
   /// Lends the runner, with pages for so many tokens in sequence 0, while there are no requests.
-  func lend<Result>(tokens: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+  func lend<Result>(tokens: Int, _ body: (any StepRunner) throws -> Result) throws -> Result {
     guard isIdle else {
       throw EngineError(.option, "requests are under way: wait until they have ended, or cancel them")
     }

@@ -11,6 +11,11 @@ import VulkanRuntime
 public struct EngineOptions: Sendable {
   /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
   public var device: String?
+  /// The devices of a mesh, as `device` names one; the same one may be there several times. None takes `device` for all.
+  public var devices: [String] = []
+  /// Devices that split every layer, and stages of consecutive layers.
+  public var tensorParallel = 1
+  public var pipelineParallel = 1
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
   /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
@@ -63,8 +68,10 @@ public final class Engine: Sendable {
   private let batch: Batch
   /// Held by the thread that uses `batch`.
   private let turn = Mutex(())
-  private let device: Device
-  private let tuning: LinearTuning
+  private let devices: [Device]
+  private let tunings: [LinearTuning]
+  /// What each device has of the model, a line each.
+  public let placementTexts: [String]
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -76,13 +83,22 @@ public final class Engine: Sendable {
   ) throws {
     self.model = model
     instance = try VulkanInstance()
-    let physical = try DeviceSelection.select(spec: options.device, from: instance.physicalDevices)
-    let traits = DeviceTraits(physical)
     let program = model.program
-    deviceName = physical.name
-    isCPUDevice = traits.isCPU
+    let placement = try MeshPlacement(options, program: program, instance: instance)
+    let first = placement.devices[0]
+    let count = placement.devices.count
+    deviceName =
+      count == 1
+      ? first.name
+      : placement.devices.allSatisfy { $0.name == first.name }
+        ? "\(count) x \(first.name)" : placement.devices.map(\.name).joined(separator: ", ")
+    isCPUDevice = placement.traits.contains(where: \.isCPU)
+    placementTexts = placement.texts
 
-    let chunk = Engine.promptChunk(options, traits: traits)
+    // One chunk for all devices: they run the same steps.
+    var options = options
+    options.promptChunk = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min()
+    let chunk = Engine.promptChunk(options, traits: placement.traits[0])
     guard (1...4096).contains(options.maxSequences) else {
       throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
     }
@@ -90,34 +106,44 @@ public final class Engine: Sendable {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits = { (context: Int) in Engine.stepLimits(options, context: context, traits: traits) }
-    let plan = try Engine.memoryPlan(
-      program: program, contextLength: requested, limits: limits(requested), traits: traits
-    ).fitted(
-      available: Engine.availableMemory(physical), pageTokens: KVCache.pageTokens,
-      mayShorten: options.contextLength == nil || options.mayShortenContext)
-    contextLength = plan.contextLength
+    let limits = { [options] (context: Int) in
+      Engine.stepLimits(options, context: context, traits: placement.traits[0])
+    }
+    let plans = try placement.plans(
+      contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext,
+      limits: limits)
+    contextLength = plans[0].contextLength
     promptChunk = min(chunk, contextLength)
     maxSequences = options.maxSequences
 
-    device = try Device(
-      instance: instance, physical: physical, pipelineCacheDirectory: options.pipelineCacheDirectory)
-    let cache = KernelCache(device: device)
-    tuning = cache.tuning
-    let total = Engine.sourceBytes(of: program, source: model.source)
+    devices = try placement.devices.map { [instance] in
+      try Device(instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory)
+    }
+    let caches = devices.map(KernelCache.init)
+    tunings = caches.map(\.tuning)
+    // Asked before weights are there.
+    let pageCounts = placement.programs.indices.map { index in
+      Engine.pageCount(
+        options, plan: plans[index], available: placement.availableMemory(index), device: placement.devices[index],
+        program: placement.programs[index])
+    }
+    let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
-    let deviceModel = try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
-      loaded += bytes
-      try onProgress(.weights(loaded: min(loaded, total), total: total))
+    let models = try zip(placement.programs, caches).map { program, cache in
+      try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
+        loaded += bytes
+        try onProgress(.weights(loaded: min(loaded, total), total: total))
+      }
     }
-    let pageCount = Engine.pageCount(
-      options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
+    let pageCount = pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
-    let runner = try ModelRunner(
-      cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount)
+    let runner = try placement.runner(
+      opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount)
     if options.tunes { try runner.tune(sequences: maxSequences) }
-    if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
+    if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
+      let runner = runner as? ModelRunner
+    {
       let start = ContinuousClock.now
       try runner.prepare(Engine.steps(ofPrompt: prompt, promptChunk: promptChunk)) {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
@@ -144,16 +170,21 @@ public final class Engine: Sendable {
 
   /// Bytes of device memory in use now, and the most that ever were.
   public var deviceMemory: (now: Int, peak: Int) {
-    (device.allocatedBytes, device.peakAllocatedBytes)
+    deviceMemories.reduce((0, 0)) { ($0.0 + $1.now, $0.1 + $1.peak) }
+  }
+
+  /// The same for each device of a mesh.
+  public var deviceMemories: [(now: Int, peak: Int)] {
+    devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
   }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
-    try device.savePipelineCache()
+    for device in devices { try device.savePipelineCache() }
   }
 
   /// How products are cut on this device, a line each: what was measured at its first use.
-  public var tuningTexts: [String] { tuning.texts }
+  public var tuningTexts: [String] { tunings[0].texts }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.
   public var validationMessageCount: Int { instance.validationMessageCount }
@@ -215,11 +246,7 @@ public final class Engine: Sendable {
     return min(free, total) - min(256 << 20, total / 20)
   }
 
-  private static func sourceBytes(of program: Program, source: any TensorSource) -> Int {
-    var seen: Set<TensorSlice> = []
-    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
-      guard seen.insert(slice).inserted, let tensor = source.tensor(slice.tensor) else { return sum }
-      return sum + tensor.rowBytes * slice.rows.count
-    }
+  private static func sourceBytes(of program: Program) -> Int {
+    Set(program.stages.flatMap(\.matrices)).reduce(0) { $0 + $1.byteCount }
   }
 }

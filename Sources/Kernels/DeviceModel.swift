@@ -19,7 +19,7 @@ package final class DeviceModel: Sendable {
   ) throws {
     let loader = try WeightLoader(
       cache: cache, source: source, totalBytes: Self.weightBytes(of: program), onProgress: onProgress)
-    var builder = StageLoader(loader: loader, headSize: program.heads.headSize)
+    var builder = StageLoader(loader: loader, headSize: program.heads.headSize, share: program.share)
     let relative = try program.stages.map { try builder.load($0) }
     let (buffers, constants) = try loader.finish()
     self.program = program
@@ -40,12 +40,14 @@ package final class DeviceModel: Sendable {
 
 /// One stage's weights on the device. Addresses of vectors are device addresses of float32 data; 0 means none.
 package enum DeviceStage: Sendable {
-  case embed(table: DeviceMatrix, scale: Float)
+  case embed(table: DeviceMatrix, scale: Float, firstToken: Int)
   case queryKeyValue(QueryKeyValue)
   case attention(AttentionStage)
   case residualProjection(ResidualProjection)
   case gatedFeedForward(GatedFeedForward)
   case logits(Logits)
+  /// `postNorm` is the address of the weight of an all-reduce's norm.
+  case collective(CollectiveStage, postNorm: UInt64)
 
   package struct QueryKeyValue: Sendable {
     package var stage: QueryKeyValueStage
@@ -66,6 +68,8 @@ package enum DeviceStage: Sendable {
     package var postNorm: UInt64
     /// Elements of an attention head.
     package var headSize: Int
+    /// Whether it leaves its product alone, for an all-reduce to add up.
+    package var isPartial: Bool
   }
 
   package struct GatedFeedForward: Sendable {
@@ -84,8 +88,8 @@ package enum DeviceStage: Sendable {
   /// The stage's matrices on the device.
   package var matrices: [DeviceMatrix] {
     switch self {
-    case .attention: []
-    case .embed(let table, _): [table]
+    case .attention, .collective: []
+    case .embed(let table, _, _): [table]
     case .queryKeyValue(let stage): stage.matrices
     case .residualProjection(let stage): [stage.matrix]
     case .gatedFeedForward(let stage): [stage.matrix]
@@ -96,7 +100,7 @@ package enum DeviceStage: Sendable {
   /// Bytes of weights that the stage reads for any number of tokens; an embedding reads next to nothing.
   package var matrixBytes: Int {
     switch self {
-    case .embed, .attention: 0
+    case .embed, .attention, .collective: 0
     case .queryKeyValue(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
     case .residualProjection(let stage): stage.matrix.byteCount
     case .gatedFeedForward(let stage): stage.matrix.byteCount
@@ -127,20 +131,8 @@ package enum DeviceStage: Sendable {
     case .logits(var stage):
       stage.norm = address(stage.norm)
       return .logits(stage)
-    }
-  }
-}
-
-extension Stage {
-  /// The weight matrices of the stage.
-  package var matrices: [TensorSlice] {
-    switch self {
-    case .embed(let stage): [stage.table]
-    case .queryKeyValue(let stage): [stage.query, stage.key, stage.value]
-    case .attention: []
-    case .residualProjection(let stage): [stage.weight]
-    case .gatedFeedForward(let stage): [stage.gate, stage.up]
-    case .logits(let stage): [stage.table]
+    case .collective(let stage, let postNorm):
+      return .collective(stage, postNorm: address(postNorm))
     }
   }
 }
@@ -149,13 +141,15 @@ extension Stage {
 private struct StageLoader {
   let loader: WeightLoader
   let headSize: Int
+  let share: ModelShare
   var loaded: [TensorSlice: DeviceMatrix] = [:]
   var ropes: [Rope: UInt64] = [:]
 
   mutating func load(_ stage: Stage) throws -> DeviceStage {
     switch stage {
     case .embed(let stage):
-      return .embed(table: try single(stage.table), scale: stage.scale)
+      return .embed(
+        table: try single(stage.table), scale: stage.scale, firstToken: share.vocabulary.lowerBound)
     case .queryKeyValue(let stage):
       return .queryKeyValue(try queryKeyValue(stage))
     case .attention(let stage):
@@ -164,7 +158,8 @@ private struct StageLoader {
       return .residualProjection(
         .init(
           stage: stage, matrix: try single(stage.weight), bias: try stage.bias.map { try plain($0) } ?? 0,
-          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize))
+          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize,
+          isPartial: share.mesh.tensor > 1))
     case .gatedFeedForward(let stage):
       let matrix = try loader.matrix([
         .init(slice: stage.gate, rowOffset: 0, rowStride: 2),
@@ -175,6 +170,9 @@ private struct StageLoader {
     case .logits(let stage):
       return .logits(
         .init(stage: stage, matrix: try single(stage.table), norm: try activationVector(stage.norm.weight)))
+    case .collective(let stage):
+      guard case .allReduce(.some(let norm), _) = stage else { return .collective(stage, postNorm: 0) }
+      return .collective(stage, postNorm: try activationVector(norm.weight))
     }
   }
 

@@ -6,17 +6,21 @@ package struct EmbedKernel: Sendable, Hashable {
   package var table: DeviceMatrix
   package var scale: Float
   package var next: ProductForm
+  /// The token of the table's first row; those that are not in the table become 0.
+  package var firstToken: Int
 
-  package init(table: DeviceMatrix, scale: Float, next: ProductForm) {
+  package init(table: DeviceMatrix, scale: Float, next: ProductForm, firstToken: Int = 0) {
     self.table = table
     self.scale = scale
+    self.firstToken = firstToken
     self.next = next
   }
 
   /// Parts of the sum of squares that it leaves of each row.
   package var squareCount: Int { table.columns / 32 }
 
-  /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale` and `vocabulary` are filled in.
+  /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale`, `vocabulary` and
+  /// `first_token` are filled in.
   package func record(
     _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
@@ -25,6 +29,7 @@ package struct EmbedKernel: Sendable, Hashable {
     push.columns = UInt32(table.columns)
     push.scale = scale
     push.vocabulary = UInt32(table.rows)
+    push.first_token = UInt32(firstToken)
     let threads = traits.invocations(32)
     commands.dispatch(
       try cache.pipeline(
