@@ -15,7 +15,7 @@ extension Program {
           + "\(layerCount)")
     }
     let layers = layerRanges(stages: mesh.pipeline)
-    let vocabulary = Self.runs(vocabularySize, unit: 64, parts: mesh.tensor)
+    let vocabulary = Self.runs(vocabularySize, unit: 16, parts: mesh.tensor)
     guard vocabulary.allSatisfy({ !$0.isEmpty }) else {
       throw MeshError(
         "a vocabulary of \(vocabularySize) cannot be split over \(mesh.tensor) devices: use fewer with --tensor-parallel")
