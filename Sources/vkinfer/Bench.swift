@@ -45,7 +45,7 @@ struct BenchOptions: ParsableArguments {
   func open(captureStatistics: Bool = false) throws -> BenchmarkDevice {
     Interruption.watch()
     return try BenchmarkDevice(
-      spec: device, pipelineDirectory: LoadedEngine.pipelineDirectory(), captureStatistics: captureStatistics
+      spec: device, pipelineDirectory: EngineOptions.usualCacheDirectory, captureStatistics: captureStatistics
     ) {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
     }
