@@ -62,6 +62,7 @@ let package = Package(
       exclude: ["libvkinfer.map"],
       linkerSettings: [
         .unsafeFlags([
+          "-static-stdlib", "-no-toolchain-stdlib-rpath",
           "-Xlinker", "-soname=libvkinfer.so.0",
           "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/VKInferC/libvkinfer.map",
         ])

@@ -119,7 +119,8 @@ enum Arguments {
   ) throws {
     let raw = UnsafeMutableRawPointer(try out(pointer, name))
     guard (8...4096).contains(size) else {
-      throw Failure(VKINFER_ERROR_ARGUMENT, "\(name): size is \(UInt(bitPattern: size)); give sizeof(\(name))")
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "\(name): size is \(UInt(bitPattern: size)); give sizeof(\(name))")
     }
     raw.storeBytes(of: UInt32(size), as: UInt32.self)
     fill(raw, size: size, with: value)

@@ -105,12 +105,15 @@ final class EngineObject: HandleObject, @unchecked Sendable {
           progress(
             callbacks.progressUser, UInt32(VKINFER_STAGE_KERNELS), UInt64(max(seconds, 0) * 1000), 0)
         }
-      guard result == 0 else { throw Failure(VKINFER_ERROR_CANCELLED, "the progress callback stopped the load") }
+      guard result == 0 else {
+        throw Failure(VKINFER_ERROR_CANCELLED, "the progress callback stopped the load")
+      }
     }
     let milliseconds = Int((ContinuousClock.now - start) / .milliseconds(1))
     callbacks.log(
       VKINFER_LOG_INFO,
-      "loaded onto \(loaded.deviceName) in \(milliseconds) ms, with a context of \(loaded.contextLength) tokens")
+      "loaded onto \(loaded.deviceName) in \(milliseconds) ms, with a context of \(loaded.contextLength) tokens"
+    )
     for text in loaded.tuningTexts { callbacks.log(VKINFER_LOG_INFO, "tiling: \(text)") }
     savePipelines(loaded)
     lock.withLock {
@@ -154,7 +157,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   /// Throws on the engine's own thread, which must not wait for itself.
   func checkMayWait() throws {
     guard thread?.isCurrent != true else {
-      throw Failure(VKINFER_ERROR_STATE, "not from a callback on the engine's thread: it would wait for itself")
+      throw Failure(
+        VKINFER_ERROR_STATE, "not from a callback on the engine's thread: it would wait for itself")
     }
   }
 
@@ -218,7 +222,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       case .finished:
         end(
           logits.map { .success($0) }
-            ?? .failure(Failure(VKINFER_ERROR_PROMPT, "the context is full: there is no place after the text")))
+            ?? .failure(
+              Failure(VKINFER_ERROR_PROMPT, "the context is full: there is no place after the text")))
       case .failed(let error): end(.failure(error))
       }
     }

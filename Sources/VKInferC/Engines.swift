@@ -18,13 +18,15 @@ extension vkinfer_engine_options {
     options.mayShortenContext = context_length == 0
     options.maxSequences = Int(parallel)
     guard prompt_chunk <= 1 << 20 else {
-      throw Failure(VKINFER_ERROR_ARGUMENT, "prompt_chunk \(prompt_chunk) is not possible: use 1 to \(1 << 20)")
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "prompt_chunk \(prompt_chunk) is not possible: use 1 to \(1 << 20)")
     }
     if prompt_chunk > 0 { options.promptChunk = Int(prompt_chunk) }
     if expected_prompt > 0 { options.expectedPrompt = Int(expected_prompt) }
     options.tunes = no_tuning == 0
     guard cache_tokens <= UInt64(Int32.max) else {
-      throw Failure(VKINFER_ERROR_ARGUMENT, "cache_tokens \(cache_tokens) is not possible: use up to \(Int32.max)")
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "cache_tokens \(cache_tokens) is not possible: use up to \(Int32.max)")
     }
     if cache_tokens > 0 { options.cacheTokens = Int(cache_tokens) }
     let directory = try Arguments.optionalText(cache_directory, "cache_directory")
@@ -37,13 +39,15 @@ extension vkinfer_engine_options {
   /// Where weights, keys and values go.
   private func setPlacement(_ options: inout EngineOptions) throws {
     guard gpu_memory == 0, host_memory == 0 else {
-      throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build has no memory budgets: leave gpu_memory and host_memory 0")
+      throw Failure(
+        VKINFER_ERROR_UNSUPPORTED, "this build has no memory budgets: leave gpu_memory and host_memory 0")
     }
     guard try Arguments.optionalText(mesh, "mesh") == nil else {
       throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build runs on one device: leave mesh NULL")
     }
     guard try ["f16", nil].contains(Arguments.optionalText(kv_type, "kv_type")) else {
-      throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build keeps keys and values in f16 only: leave kv_type NULL")
+      throw Failure(
+        VKINFER_ERROR_UNSUPPORTED, "this build keeps keys and values in f16 only: leave kv_type NULL")
     }
   }
 }

@@ -44,7 +44,8 @@ final class SessionObject: HandleObject, @unchecked Sendable {
     try engine.lock.withLock {
       try checkOpen()
       if let busy, phase == .generating {
-        throw Failure(VKINFER_ERROR_STATE, "the session generates: cancel it and read to the end before \(busy)")
+        throw Failure(
+          VKINFER_ERROR_STATE, "the session generates: cancel it and read to the end before \(busy)")
       }
       return try body()
     }

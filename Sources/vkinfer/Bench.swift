@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmark
+import Engine
 import ModelFiles
 
 /// `vkinfer bench`: how fast models, and single kernels, are on a device.
