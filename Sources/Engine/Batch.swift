@@ -63,7 +63,8 @@ final class Batch: @unchecked Sendable {
 
   /// The device failed: every request ends. What the cache holds is unknown.
   func fail(_ error: any Error) {
-    try? runner.drain()
+    // Where it cannot, the next step says so.
+    try? runner.recover()
     inFlight = []
     scheduler = Scheduler(
       limits: scheduler.limits,

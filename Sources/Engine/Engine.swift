@@ -97,7 +97,14 @@ public final class Engine: Sendable {
 
     // One chunk for all devices: they run the same steps.
     var options = options
-    options.promptChunk = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min()
+    if options.promptChunk == nil {
+      let most = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min() ?? 1
+      // The stages of a pipeline work on chunks of the same prompt at the same time: twice as many as there are stages
+      // leave a stage idle for a third of the time at most, and products of fewer tokens would be slower.
+      options.promptChunk =
+        options.pipelineParallel == 1
+        ? most : max(min(most, isCPUDevice ? 16 : 256), most / (2 * options.pipelineParallel))
+    }
     let chunk = Engine.promptChunk(options, traits: placement.traits[0])
     guard (1...4096).contains(options.maxSequences) else {
       throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
@@ -124,7 +131,8 @@ public final class Engine: Sendable {
     // Asked before weights are there.
     let pageCounts = placement.programs.indices.map { index in
       Engine.pageCount(
-        options, plan: plans[index], available: placement.availableMemory(index), device: placement.devices[index],
+        options, plan: plans[index], available: placement.availableMemory(index),
+        device: placement.devices[index],
         program: placement.programs[index])
     }
     let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
@@ -152,7 +160,7 @@ public final class Engine: Sendable {
     let scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
-        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens))),
+        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)), groups: options.pipelineParallel),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
     batch = Batch(runner: runner, model: model, scheduler: scheduler)
   }

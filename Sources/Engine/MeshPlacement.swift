@@ -42,7 +42,8 @@ struct MeshPlacement {
   ) throws -> [MemoryPlan] {
     var plans = try programs.indices.map { index in
       try Engine.memoryPlan(
-        program: programs[index], contextLength: contextLength, limits: limits(contextLength), traits: traits[index]
+        program: programs[index], contextLength: contextLength, limits: limits(contextLength),
+        traits: traits[index]
       ).fitted(available: availableMemory(index), pageTokens: KVCache.pageTokens, mayShorten: mayShorten)
     }
     let shortest = plans.map(\.contextLength).min() ?? contextLength

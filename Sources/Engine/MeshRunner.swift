@@ -12,7 +12,10 @@ package final class MeshRunner: StepRunner {
   package let depth: Int
   let runners: [ModelRunner]
   private let mesh: MeshShape
-  private let links: MeshLinks
+  private var links: MeshLinks
+  private let followers: Set<MeshLinks.Follower>
+  /// Called before a device gets its part of a step; for tests, which let devices fail so.
+  var beforeSubmission: ((_ device: Int) throws -> Void)?
   /// Parts that the sampling device has done when each sequence's last token is drawn.
   private var drawn: [UInt64]
 
@@ -35,6 +38,7 @@ package final class MeshRunner: StepRunner {
         followers.formUnion(sources.map { MeshLinks.Follower(source: $0, observer: device) })
       }
     }
+    self.followers = followers
     links = try MeshLinks(
       sources: runners.map(\.done), devices: runners.map(\.device), followers: followers)
   }
@@ -64,6 +68,7 @@ package final class MeshRunner: StepRunner {
         func wait(_ source: Int, _ count: UInt64) -> [(TimelineSemaphore, UInt64)] {
           links.semaphore(of: source, on: device).map { [($0, count)] } ?? []
         }
+        try beforeSubmission?(device)
         let made = try runner.submit(
           rows: rows, outputs: outputs, samples: samples, output: output,
           logitsOf: device == sampling ? logitsOf : [],
@@ -118,6 +123,17 @@ package final class MeshRunner: StepRunner {
 
   package func drain() throws {
     for runner in runners { try runner.drain() }
+  }
+
+  /// All waits have ended when a device failed; those that are alive can go on together with links of their own.
+  package func recover() throws {
+    links.fail(EngineError(.device, "the mesh was stopped"))
+    try drain()
+    links.stop()
+    let count = runners.map(\.stepCount).max() ?? 0
+    for runner in runners { runner.alignSteps(to: count) }
+    drawn = drawn.map { _ in 0 }
+    links = try MeshLinks(sources: runners.map(\.done), devices: runners.map(\.device), followers: followers)
   }
 
   /// Ends all waits when a device fails, and says what failed first.

@@ -23,7 +23,7 @@ package final class ModelRunner: StepRunner {
   let done: TimelineSemaphore
   /// Parts that were submitted.
   private(set) var partCount: UInt64 = 0
-  private var stepCount: UInt64 = 0
+  private(set) var stepCount: UInt64 = 0
 
   /// Steps that may be in flight.
   package let depth: Int
@@ -55,7 +55,8 @@ package final class ModelRunner: StepRunner {
       device: device, heads: program.heads, layerCount: program.layerCount,
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
-    recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port)
+    recorder = try PlanRecorder(
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port)
     done = try device.makeSemaphore()
     for index in 0..<depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -88,7 +89,8 @@ package final class ModelRunner: StepRunner {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     return try submit(
-      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf, after: after,
+      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
+      after: after,
       resolving: resolving)
   }
 
@@ -114,6 +116,9 @@ package final class ModelRunner: StepRunner {
     slots[index].end = partCount
     return StepTicket(end: partCount, slot: index, outputs: step.outputs.count)
   }
+
+  /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
+  func alignSteps(to count: UInt64) { stepCount = count }
 
   /// Waits until the next step has a slot.
   func waitForSlot() throws { try wait(for: slots[Int(stepCount % UInt64(depth))].end) }

@@ -47,6 +47,9 @@ package protocol StepRunner: AnyObject {
 
   /// Waits until nothing is in flight.
   func drain() throws
+
+  /// Makes ready to go on after an error, where the devices can.
+  func recover() throws
 }
 
 extension StepRunner {
@@ -58,6 +61,8 @@ extension StepRunner {
 }
 
 extension ModelRunner {
+  package func recover() throws { try drain() }
+
   /// Two steps queued, and one whose results are read.
   package static let usualDepth = 3
 }

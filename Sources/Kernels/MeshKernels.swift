@@ -21,7 +21,8 @@ package struct CombineKernel: Sendable, Hashable {
     let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, Int(push.width) / 32))
     commands.dispatch(
       try cache.pipeline(
-        "combine", specialization: [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0],
+        "combine",
+        specialization: [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0],
         pushConstantBytes: MemoryLayout<CombinePush>.size, subgroupSize: traits.subgroupSize),
       pushConstants: push, groups: (rowCount, 1, 1))
   }

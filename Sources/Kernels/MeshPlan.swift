@@ -8,7 +8,8 @@ extension PlanRecorder {
   ///   - reduceCount: all-reduces of the step so far.
   ///   - next: how the product that follows wants its inputs.
   func recordCollective(
-    _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepParts, shape: PlanShape, slot: StepSlot,
+    _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepParts, shape: PlanShape,
+    slot: StepSlot,
     reduceCount: inout Int, next: ProductForm
   ) throws {
     guard let port else { throw KernelError.unsupported("a collective was recorded for one device alone") }
@@ -53,7 +54,8 @@ extension PlanRecorder {
       guard share.rank == 0 else {
         try copyLogits(
           from: workspace.address(.logits), stride: workspace.logitsStride,
-          to: port.address(layout.logits(rank: share.rank)), stride: layout.logitsStride, rank: share.rank, step,
+          to: port.address(layout.logits(rank: share.rank)), stride: layout.logitsStride, rank: share.rank,
+          step,
           shape: shape, slot: slot)
         return step.commands.barrierToHost()
       }
@@ -81,7 +83,8 @@ extension PlanRecorder {
 
   /// Strides and count in floats, multiples of 4.
   private func copyRows(
-    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int, count: Int,
+    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
+    count: Int,
     takesOutputs: Bool = false, _ step: StepParts, shape: PlanShape, slot: StepSlot
   ) throws {
     var push = RowsPush()
@@ -92,16 +95,19 @@ extension PlanRecorder {
     push.source_stride = UInt32(sourceStride / 4)
     push.destination_stride = UInt32(destinationStride / 4)
     try RowsKernel(takesOutputs: takesOutputs).record(
-      step.commands, push: push, rowCount: takesOutputs ? shape.outputs : shape.rows, cache: cache, traits: traits)
+      step.commands, push: push, rowCount: takesOutputs ? shape.outputs : shape.rows, cache: cache,
+      traits: traits)
   }
 
   private func copyLogits(
-    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int, rank: Int,
+    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
+    rank: Int,
     _ step: StepParts, shape: PlanShape, slot: StepSlot
   ) throws {
     try copyRows(
       from: source, stride: sourceStride, to: destination, stride: destinationStride,
-      count: ((port?.layout.vocabularies[rank].count ?? 0) + 3) / 4 * 4, takesOutputs: true, step, shape: shape,
+      count: ((port?.layout.vocabularies[rank].count ?? 0) + 3) / 4 * 4, takesOutputs: true, step,
+      shape: shape,
       slot: slot)
   }
 }

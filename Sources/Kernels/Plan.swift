@@ -240,7 +240,8 @@ package final class PlanRecorder {
 
     case .collective(let stage, let postNorm):
       try recordCollective(
-        stage, postNorm: postNorm, index: index, step, shape: shape, slot: slot, reduceCount: &state.reduceCount,
+        stage, postNorm: postNorm, index: index, step, shape: shape, slot: slot,
+        reduceCount: &state.reduceCount,
         next: nextForm(after: index))
       // Logits that are gathered come without the best of each workgroup.
       if case .gatherLogits = stage { state.bestCount = 0 } else { state.squareCount = 1 }
@@ -331,7 +332,8 @@ package final class PlanRecorder {
       leaveOutputs(.residual, stride: workspace.residualStride)
       push.bias = weights.bias
       let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: weights.epilogue, hasBias: weights.bias != 0, inputs: form, next: next)
+        matrix: weights.matrix, epilogue: weights.epilogue, hasBias: weights.bias != 0, inputs: form,
+        next: next)
       return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .gatedFeedForward(let weights):

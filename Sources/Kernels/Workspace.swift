@@ -66,7 +66,8 @@ package final class Workspace: Sendable {
     blockTables = try device.makeBuffer(
       byteCount: 4 * limits.sequences * limits.pagesPerSequence, memory: .mappedDevice, label: "block tables")
     counts = try device.makeBuffer(
-      byteCount: 4 * Self.countWords(program: program, limits: limits), memory: .device, label: "token counts")
+      byteCount: 4 * Self.countWords(program: program, limits: limits), memory: .device, label: "token counts"
+    )
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
     // Counters must start at 0, and padding of activations must be finite.

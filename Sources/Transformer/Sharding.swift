@@ -18,7 +18,8 @@ extension Program {
     let vocabulary = Self.runs(vocabularySize, unit: 16, parts: mesh.tensor)
     guard vocabulary.allSatisfy({ !$0.isEmpty }) else {
       throw MeshError(
-        "a vocabulary of \(vocabularySize) cannot be split over \(mesh.tensor) devices: use fewer with --tensor-parallel")
+        "a vocabulary of \(vocabularySize) cannot be split over \(mesh.tensor) devices: use fewer with --tensor-parallel"
+      )
     }
     var programs: [Program] = []
     for stage in 0..<mesh.pipeline {
@@ -86,13 +87,15 @@ extension Program {
     for (kvHead, sharers) in MeshShape.split(ranks, into: heads.kvHeadCount).enumerated() {
       let parts = Self.runs(group, unit: unit, parts: sharers.count)
       for part in parts where !part.isEmpty {
-        result.append((kvHead * group + part.lowerBound..<kvHead * group + part.upperBound, kvHead..<kvHead + 1))
+        result.append(
+          (kvHead * group + part.lowerBound..<kvHead * group + part.upperBound, kvHead..<kvHead + 1))
       }
     }
     guard kvUnit == 1, result.count == ranks else {
       throw MeshError(
         "\(heads.headCount) attention heads of \(heads.headSize) elements in \(heads.kvHeadCount) groups cannot be split "
-          + "over \(ranks) devices without cutting blocks of \(block) weights: use fewer with --tensor-parallel")
+          + "over \(ranks) devices without cutting blocks of \(block) weights: use fewer with --tensor-parallel"
+      )
     }
     return result
   }

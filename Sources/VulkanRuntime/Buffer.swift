@@ -48,7 +48,8 @@ package final class Buffer: Sendable {
 
   /// - Parameter host: memory to import, all of it, instead of new memory.
   init(
-    context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String, importing host: HostMemory? = nil
+    context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String,
+    importing host: HostMemory? = nil
   ) throws(VulkanError) {
     let subject = "buffer '\(label)' of \(byteCount) bytes"
     guard byteCount > 0 else {
@@ -169,7 +170,8 @@ package final class Buffer: Sendable {
     else {
       throw VulkanError(
         kind: .unsupported,
-        description: "\(subject) on \(context.name): the driver lacks VK_EXT_external_memory_host, which devices that "
+        description:
+          "\(subject) on \(context.name): the driver lacks VK_EXT_external_memory_host, which devices that "
           + "work together need; update it")
     }
     var properties = VkMemoryHostPointerPropertiesEXT()
@@ -181,7 +183,8 @@ package final class Buffer: Sendable {
         for: .upload, allowed: properties.memoryTypeBits & requirements.memoryTypeBits, of: context.physical)
     else {
       throw VulkanError(
-        kind: .unsupported, description: "\(subject) on \(context.name): the device cannot import host memory for it")
+        kind: .unsupported,
+        description: "\(subject) on \(context.name): the device cannot import host memory for it")
     }
     let chain = StructureChain()
     var flags = VkMemoryAllocateFlagsInfo()

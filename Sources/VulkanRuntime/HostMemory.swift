@@ -13,7 +13,8 @@ package final class HostMemory: Sendable {
     guard posix_memalign(&pointer, alignment, size) == 0, let pointer else {
       throw VulkanError(
         kind: .outOfHostMemory,
-        description: "\(size) bytes of host memory that devices share cannot be had; use a smaller --prompt-chunk")
+        description:
+          "\(size) bytes of host memory that devices share cannot be had; use a smaller --prompt-chunk")
     }
     memset(pointer, 0, size)
     base = pointer

@@ -67,7 +67,8 @@ package final class Queue: Sendable {
     package var signal: [(TimelineSemaphore, UInt64)]
 
     package init(
-      commandBuffers: [CommandBuffer], wait: [(TimelineSemaphore, UInt64)], signal: [(TimelineSemaphore, UInt64)]
+      commandBuffers: [CommandBuffer], wait: [(TimelineSemaphore, UInt64)],
+      signal: [(TimelineSemaphore, UInt64)]
     ) {
       self.commandBuffers = commandBuffers
       self.wait = wait
@@ -98,7 +99,8 @@ package final class Queue: Sendable {
     try state.withLock { state throws(VulkanError) in
       let number = state.submissionCount + 1
       for commandBuffer in commandBuffers { try commandBuffer.willSubmit(number) }
-      let signals = batches.flatMap { $0.signal.map(Self.semaphoreInfo) } + [Self.semaphoreInfo(finished, number)]
+      let signals =
+        batches.flatMap { $0.signal.map(Self.semaphoreInfo) } + [Self.semaphoreInfo(finished, number)]
       let result = waits.withUnsafeBufferPointer { waits in
         commands.withUnsafeBufferPointer { commands in
           signals.withUnsafeBufferPointer { signals in

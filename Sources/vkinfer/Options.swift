@@ -94,7 +94,8 @@ struct EnginePlace: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: ArgumentHelp("Stages of consecutive layers, on devices of their own (default: 1).", valueName: "count"))
+    help: ArgumentHelp(
+      "Stages of consecutive layers, on devices of their own (default: 1).", valueName: "count"))
   var pipelineParallel: Int?
 
   /// Sets which devices an engine takes.

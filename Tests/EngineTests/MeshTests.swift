@@ -88,6 +88,34 @@ struct MeshTests {
     }
   }
 
+  /// A device fails in mid-step, when others wait for it already: the request ends at once, and the next one works.
+  @Test(arguments: [MeshShape(tensor: 2), MeshShape(pipeline: 2)])
+  func aDeviceThatFailsHoldsNobodyUp(_ mesh: MeshShape) throws {
+    let engine = try Self.engine(Self.model("llama"), mesh)
+    var request = GenerationRequest(prompt: [1, 2, 3])
+    request.maxTokens = 8
+    let expected = try engine.generate(request).tokens
+    for failing in 0..<mesh.deviceCount {
+      try engine.withBatch { batch in
+        let runner = try #require(batch.runner as? MeshRunner)
+        var steps = 0
+        runner.beforeSubmission = { device in
+          if device == failing { steps += 1 }
+          if steps == 2 { throw EngineError(.device, "device \(failing) was lost") }
+        }
+      }
+      let start = ContinuousClock.now
+      let error = #expect(throws: EngineError.self) { try engine.generate(request) }
+      #expect(error?.description == "device \(failing) was lost")
+      #expect(ContinuousClock.now - start < .seconds(1))
+      engine.withBatch { batch in
+        (batch.runner as? MeshRunner)?.beforeSubmission = nil
+        return
+      }
+      #expect(try engine.generate(request).tokens == expected)
+    }
+  }
+
   @Test func eachDeviceHasItsShareOfTheMemory() throws {
     let model = try Self.model("llama")
     let mesh = MeshShape(tensor: 2, pipeline: 2)
