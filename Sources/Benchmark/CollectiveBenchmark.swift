@@ -8,7 +8,6 @@ import VulkanRuntime
 /// How long all-reduces take between devices: steps of nothing but them, as a model's Program has them.
 package struct CollectiveBenchmark {
   private let runner: MeshRunner
-  private let width: Int
   /// All-reduces of a step, so that what a step itself costs is small beside them.
   private static let count = 32
 
@@ -17,7 +16,7 @@ package struct CollectiveBenchmark {
   ///   - byteCount: of what each device has and gets, float32.
   package init(devices specs: [String], byteCount: Int, pipelineDirectory: String?) throws {
     let floats = max(32, byteCount / 4 / 32 * 32)
-    width = min(floats, 4096)
+    let width = min(floats, 4096)
     let rows = floats / width
     let instance = try VulkanInstance()
     let mesh = MeshShape(tensor: specs.count)
