@@ -45,10 +45,10 @@ struct MatrixChecks {
 
   /// Hidden vectors far beyond what float16 holds, some even after they are made smaller.
   private func checkLarge(
-    _ stage: Stage, _ weights: DeviceStage, name: String, units: MatrixUnits, reader: WeightReader
+    _ stage: Stage, _ weights: DeviceStage, name stageName: String, units: MatrixUnits, reader: WeightReader
   ) throws {
     for magnitude: Float in [300, 3000] {
-      let name = "matrix q8_0 \(name), inputs x \(magnitude)"
+      let name = "matrix q8_0 \(stageName), inputs x \(magnitude)"
       guard bench.wants(name) else { continue }
       let check = MatrixCheck(
         bench: bench, units: units, name: name, reader: reader, tokenCount: 9,
