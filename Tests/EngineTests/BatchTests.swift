@@ -98,7 +98,6 @@ struct BatchTests {
   @Test(arguments: [
     Case(sequences: 6, pages: 5, context: 128, tokens: 80, count: 40),
     Case(sequences: 3, pages: 40, context: 192, tokens: 20, count: 16),
-    Case(sequences: 8, pages: 6, context: 64, tokens: 30, count: 300),
   ])
   func everyRequestIsAsIfAlone(_ test: Case) throws {
     let (sequences, pages, context, count) = (test.sequences, test.pages, test.context, test.count)
