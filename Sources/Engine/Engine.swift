@@ -36,6 +36,10 @@ public struct EngineOptions: Sendable {
   public var pipelineCacheDirectory: String?
   /// Whether the fastest of several ways to cut products is measured at first use of a device, within two seconds.
   public var tunes = true
+  /// Memory that may be taken.
+  public var memory = MemoryOptions()
+  /// Called before each read of weights while the model runs; throws to make it fail.
+  package var readFault: (@Sendable () throws -> Void)?
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
   /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
   public var pacesPrompts = false
@@ -65,6 +69,11 @@ public final class Engine: Sendable {
   public let maxSequences: Int
   /// Tokens of all of them whose keys and values are kept.
   public let cacheTokens: Int
+
+  /// Where weights are, in a line; nil where all are on the device as usual.
+  public let placementText: String?
+  /// Bytes of weights that a step brings to the device.
+  public let streamedBytes: Int
 
   let promptChunk: Int
   let intake = Mutex(Intake())
@@ -100,7 +109,8 @@ public final class Engine: Sendable {
 
     // One chunk for all devices: they run the same steps.
     var options = options
-    if options.promptChunk == nil {
+    let givesChunk = options.promptChunk != nil
+    if !givesChunk {
       let most = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min() ?? 1
       // The stages of a pipeline work on chunks of the same prompt at the same time: twice as many as there are stages
       // leave a stage idle for a third of the time at most, and products of fewer tokens would be slower.
@@ -108,7 +118,6 @@ public final class Engine: Sendable {
         options.pipelineParallel == 1
         ? most : max(min(most, isCPUDevice ? 16 : 256), most / (2 * options.pipelineParallel))
     }
-    let chunk = Engine.promptChunk(options, traits: placement.traits[0])
     guard (1...4096).contains(options.maxSequences) else {
       throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
     }
@@ -116,14 +125,39 @@ public final class Engine: Sendable {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits = { [options] (context: Int) in
-      Engine.stepLimits(options, context: context, traits: placement.traits[0])
+    let limits: (Int) -> StepLimits
+    let plans: [MemoryPlan]
+    var streamed: StreamedPlacement?
+    let traits = placement.traits[0]
+    let available = placement.availableMemory(0)
+    let whole = Engine.memoryPlan(
+      program: program, contextLength: requested,
+      limits: Engine.stepLimits(options, context: requested, traits: traits), traits: traits)
+    // As long as weights fit, contexts are shortened; only then do weights stream.
+    if count > 1 || (!options.memory.isGiven && whole.weights + whole.workspace < available) {
+      guard !options.memory.isGiven else {
+        throw EngineError(
+          .option, "weights cannot stream where several devices share a model: use one device")
+      }
+      plans = try placement.plans(
+        contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
+      ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
+    } else {
+      if !givesChunk { options.promptChunk = nil }
+      let placed = try Engine.placeStreamed(
+        options, whole: whole, model: model, available: available, traits: traits)
+      streamed = placed
+      options.promptChunk = placed.promptChunk
+      options.cacheTokens =
+        options.cacheTokens
+        ?? Engine.streamedCacheTokens(options, whole: whole, available: available)
+      plans = [whole]
     }
-    let plans = try placement.plans(
-      contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext,
-      limits: limits)
+    limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
     contextLength = plans[0].contextLength
-    promptChunk = min(chunk, contextLength)
+    promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
+    placementText = streamed?.weights.text
+    streamedBytes = streamed?.weights.copiedBytes ?? 0
     maxSequences = options.maxSequences
 
     devices = try placement.devices.map { [instance] in
@@ -142,12 +176,17 @@ public final class Engine: Sendable {
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
     let models = try zip(placement.programs, caches).map { program, cache in
-      try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
+      try DeviceModel(
+        program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
+        readFault: options.readFault
+      ) { bytes in
         loaded += bytes
         try onProgress(.weights(loaded: min(loaded, total), total: total))
       }
     }
-    let pageCount = pageCounts.min() ?? 1
+    let pageCount =
+      streamed != nil
+      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount)
@@ -248,6 +287,35 @@ public final class Engine: Sendable {
       weights: DeviceModel.weightBytes(of: program), cachePerToken: pageBytes / KVCache.pageTokens,
       contextLength: contextLength,
       workspace: Workspace.byteCount(program: program, limits: limits, traits: traits))
+  }
+
+  /// Where weights are, if the device may have no room for all.
+  private static func placeStreamed(
+    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, available: Int, traits: DeviceTraits
+  ) throws -> StreamedPlacement {
+    let tokens = options.cacheTokens ?? streamedCacheTokens(options, whole: whole, available: available)
+    let pages = pages(forTokens: max(tokens, whole.contextLength))
+    // Weights that stream are brought once for all tokens of a step: the more the better.
+    let usual = promptChunk(options, traits: traits)
+    let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
+    return try StreamedPlacement(
+      program: model.program, source: model.source, memory: options.memory, available: available,
+      cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
+      traits: traits
+    ) { chunk in
+      var options = options
+      options.promptChunk = chunk
+      return stepLimits(options, context: whole.contextLength, traits: traits)
+    }
+  }
+
+  /// Tokens of the cache where weights stream: what all sequences may need, within a quarter of the memory.
+  private static func streamedCacheTokens(
+    _ options: EngineOptions, whole: MemoryPlan, available: Int
+  ) -> Int {
+    let wanted = whole.contextLength * options.maxSequences
+    let share = options.memory.budget(available: available).device / 4
+    return max(whole.contextLength, min(wanted, share / max(whole.cachePerToken, 1)))
   }
 
   /// Free device memory, less a reserve for the driver and staging.

@@ -30,11 +30,19 @@ package final class ModelRunner: StepRunner {
 
   private struct Slot {
     var step: StepSlot
-    var plans: [PlanShape: StepParts] = [:]
+    var plans: [PlanShape: Plan] = [:]
     /// The count of parts when its last step is done.
     var end: UInt64 = 0
     /// Logits that are read back; made when first asked for.
     var logits: Buffer?
+  }
+
+  /// A step as it was recorded: commands, and those that follow the arrival of weights that stream; or the parts of a
+  /// step that other devices take part in.
+  private struct Plan {
+    var first: CommandBuffer
+    var units: [(unit: Int, commands: CommandBuffer)]
+    var parts: [StepRecording.Part]
   }
 
   /// - Parameters:
@@ -100,21 +108,28 @@ package final class ModelRunner: StepRunner {
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
-    let parts = try plan(shape, slot: index).parts
-    var batches = parts.enumerated().map { number, part in
-      Queue.Batch(
-        commandBuffers: [part.commands], wait: (number == 0 ? after : []) + part.waits.flatMap(resolving),
-        signal: [(done, partCount + UInt64(number) + 1)])
-    }
-    if !logitsOf.isEmpty {
-      batches[batches.count - 1].commandBuffers.append(try readBack(logitsOf, slot: index))
-    }
+    let plan = try plan(shape, slot: index)
+    let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
-    try device.computeQueue.submit(batches)
-    partCount += UInt64(parts.count)
+    let end = partCount + UInt64(max(1, plan.parts.count))
+    if let stream = model.stream {
+      try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, end))
+    } else if plan.parts.isEmpty {
+      try device.computeQueue.submit([plan.first] + last, wait: [], signal: [(done, end)])
+    } else {
+      var batches = plan.parts.enumerated().map { number, part in
+        Queue.Batch(
+          commandBuffers: [part.commands], wait: (number == 0 ? after : []) + part.waits.flatMap(resolving),
+          signal: [(done, partCount + UInt64(number) + 1)])
+      }
+      batches[batches.count - 1].commandBuffers += last
+      try device.computeQueue.submit(batches)
+    }
+    partCount = end
     stepCount += 1
-    slots[index].end = partCount
-    return StepTicket(end: partCount, slot: index, outputs: step.outputs.count)
+    slots[index].end = end
+    return StepTicket(
+      end: end, slot: index, outputs: step.outputs.count, reads: model.stream?.reads ?? 0)
   }
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
@@ -126,6 +141,7 @@ package final class ModelRunner: StepRunner {
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
   package func results(_ ticket: StepTicket) throws -> [UInt32] {
     try wait(for: ticket.end)
+    try model.stream?.check(reads: ticket.reads)
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
@@ -193,6 +209,8 @@ package final class ModelRunner: StepRunner {
       guard slots[0].plans[shape] == nil else { continue }
       try whileWaiting()
       for index in slots.indices { _ = try plan(shape, slot: index) }
+      // Weights that stream may take long to come, and only CPU drivers compile that late.
+      if model.stream != nil, !traits.isCPU { continue }
       let ticket = try submit(contents([rows[0]]), shape: shape)
       while try !done.wait(for: ticket.end, timeoutNanoseconds: 100_000_000) { try whileWaiting() }
     }
@@ -260,6 +278,12 @@ package final class ModelRunner: StepRunner {
         step, shape: PlanShape(step, cut: cut, output: .sample, limits: limits))
       count *= 2
     }
+  }
+
+  /// Makes ready for other requests after a failure.
+  package func recover() throws {
+    defer { model.stream?.recover() }
+    try drain()
   }
 
   /// Waits until nothing is in flight.
@@ -350,12 +374,29 @@ package final class ModelRunner: StepRunner {
     _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
   }
 
-  private func plan(_ shape: PlanShape, slot: Int) throws -> StepParts {
+  private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    let parts = try StepParts(device: device, isShared: recorder.isShared)
-    try recorder.record(parts, shape: shape, slot: slots[slot].step)
-    try parts.end()
-    slots[slot].plans[shape] = parts
-    return parts
+    let recording =
+      recorder.isShared ? try StepRecording(sharedOn: device) : try localRecording()
+    let first = recording.commands
+    try recorder.record(recording, shape: shape, slot: slots[slot].step)
+    try recording.commands.end()
+    let plan = Plan(first: first, units: recording.units, parts: recording.parts)
+    slots[slot].plans[shape] = plan
+    return plan
+  }
+
+  /// A recording of commands that follow the arrival of weights, where these stream.
+  private func localRecording() throws -> StepRecording {
+    func begin() throws -> CommandBuffer {
+      let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+      try commands.begin()
+      return commands
+    }
+    return StepRecording(try begin()) { [model, cache, traits] unit in
+      let commands = try begin()
+      try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
+      return commands
+    }
   }
 }

@@ -7,6 +7,8 @@ package struct StepTicket: Sendable {
   var end: UInt64
   var slot: Int
   var outputs: Int
+  /// Reads of weights that stream, up to its own.
+  var reads: UInt64 = 0
 }
 
 /// Runs steps of a model, on one device or on many; does not decide what is in them. Steps run in the order in which
@@ -61,8 +63,6 @@ extension StepRunner {
 }
 
 extension ModelRunner {
-  package func recover() throws { try drain() }
-
   /// Two steps queued, and one whose results are read.
   package static let usualDepth = 3
 }

@@ -8,13 +8,13 @@ import VulkanRuntime
 /// cost next to nothing, and what goes into float16 is normalised, so it cannot overflow.
 extension PlanRecorder {
   func recordOnMatrixUnits(
-    _ parts: StepParts, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
+    _ recording: StepRecording, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
   ) throws {
     guard let flash else { throw KernelError.unsupported("the device has no matrix units for this model") }
-    var step = MatrixStep(recorder: self, parts: parts, shape: shape, slot: slot, flash: flash)
+    var step = MatrixStep(recorder: self, recording: recording, shape: shape, slot: slot, flash: flash)
     for index in model.stages.indices where !isSkipped(model.stages[index], shape) {
       try step.record(index)
-      parts.commands.dispatchBarrier()
+      recording.commands.dispatchBarrier()
       onStage(index)
     }
   }
@@ -23,7 +23,7 @@ extension PlanRecorder {
 /// A step while it is recorded.
 private struct MatrixStep {
   let recorder: PlanRecorder
-  let parts: StepParts
+  let recording: StepRecording
   let shape: PlanShape
   let slot: StepSlot
   let flash: FlashAttentionKernel
@@ -34,7 +34,7 @@ private struct MatrixStep {
   var reduceCount = 0
 
   private var workspace: Workspace { recorder.workspace }
-  private var commands: CommandBuffer { parts.commands }
+  private var commands: CommandBuffer { recording.commands }
 
   mutating func record(_ index: Int) throws {
     var push = MatrixPush()
@@ -51,7 +51,8 @@ private struct MatrixStep {
 
     case .collective(let stage, let postNorm):
       try recorder.recordCollective(
-        stage, postNorm: postNorm, index: index, parts, shape: shape, slot: slot, reduceCount: &reduceCount,
+        stage, postNorm: postNorm, index: index, recording, shape: shape, slot: slot,
+        reduceCount: &reduceCount,
         next: .none)
 
     case .queryKeyValue(let weights):
@@ -98,7 +99,11 @@ private struct MatrixStep {
       push.input_stride = UInt32(workspace.residualStride)
       push.outputs = workspace.address(.hidden)
       push.output_stride = UInt32(workspace.hiddenWidth)
-      try product(weights.matrix, .gated, push, activation: weights.stage.activation)
+      for (index, matrix) in weights.matrices.enumerated() {
+        // Products that share the inputs of their tiles share counters too.
+        if index > 0 { commands.dispatchBarrier() }
+        try product(matrix, .gated, push, activation: weights.stage.activation)
+      }
 
     case .logits(let weights):
       try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: true)
@@ -107,7 +112,10 @@ private struct MatrixStep {
       push.outputs = workspace.address(.logits)
       push.output_stride = UInt32(workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
-      try product(weights.matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+      for (index, matrix) in weights.matrices.enumerated() {
+        if index > 0 { commands.dispatchBarrier() }
+        try product(matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+      }
     }
   }
 
@@ -139,6 +147,7 @@ private struct MatrixStep {
     _ matrix: DeviceMatrix, _ epilogue: LinearKernel.Epilogue, _ push: MatrixPush, hasBias: Bool = false,
     gathersOutputs: Bool = false, activation: Activation = .silu, tokenCount: Int? = nil
   ) throws {
+    try recording.need(matrix)
     let tokenCount = tokenCount ?? shape.rows
     let kernel = MatrixKernel(
       matrix: matrix, units: flash.units, epilogue: epilogue, hasBias: hasBias,

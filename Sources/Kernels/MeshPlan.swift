@@ -8,7 +8,7 @@ extension PlanRecorder {
   ///   - reduceCount: all-reduces of the step so far.
   ///   - next: how the product that follows wants its inputs.
   func recordCollective(
-    _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepParts, shape: PlanShape,
+    _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepRecording, shape: PlanShape,
     slot: StepSlot,
     reduceCount: inout Int, next: ProductForm
   ) throws {
@@ -85,7 +85,7 @@ extension PlanRecorder {
   private func copyRows(
     from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
     count: Int,
-    takesOutputs: Bool = false, _ step: StepParts, shape: PlanShape, slot: StepSlot
+    takesOutputs: Bool = false, _ step: StepRecording, shape: PlanShape, slot: StepSlot
   ) throws {
     var push = RowsPush()
     push.source = source
@@ -102,7 +102,7 @@ extension PlanRecorder {
   private func copyLogits(
     from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
     rank: Int,
-    _ step: StepParts, shape: PlanShape, slot: StepSlot
+    _ step: StepRecording, shape: PlanShape, slot: StepSlot
   ) throws {
     try copyRows(
       from: source, stride: sourceStride, to: destination, stride: destinationStride,

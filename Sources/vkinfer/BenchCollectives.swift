@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmark
+import Engine
 
 /// `vkinfer bench collectives`: what passing activations between devices costs.
 struct BenchCollectives: ParsableCommand {
@@ -46,7 +47,7 @@ struct BenchCollectives: ParsableCommand {
       ])
     for count in bytes.counts {
       let benchmark = try CollectiveBenchmark(
-        devices: names, byteCount: count, pipelineDirectory: LoadedEngine.pipelineDirectory())
+        devices: names, byteCount: count, pipelineDirectory: EngineOptions.usualCacheDirectory)
       let seconds = try benchmark.run(repetitions: repetitions) {
         if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       }

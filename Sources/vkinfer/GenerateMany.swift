@@ -18,6 +18,7 @@ extension Generate {
     }
     var options = EngineOptions()
     try place.apply(to: &options)
+    options.memory = memory.options
     options.contextLength =
       place.context
       ?? requests.map {
