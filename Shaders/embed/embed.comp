@@ -21,12 +21,9 @@ shared float inputs[NEXT == NEXT_BYTES ? 32 * gl_WorkGroupSize.x : 1u];
 
 float block_value(uint place, uint i) { return inputs[place * 32 + i]; }
 
-void main() {
-  uint row = gl_WorkGroupID.y;
-  if (row >= push.step.row_count) return;
+// Block `block` of 32 weights of a row.
+void embed(uint row, uint block) {
   uint blocks = push.columns / 32;
-  uint block = gl_GlobalInvocationID.x;
-  if (block >= blocks) return;
   StepRow entry = push.step.rows[row];
   uint token = entry.token == TOKEN_FROM_DEVICE ? push.last_tokens.at[entry.sequence] : entry.token;
   token = min(token, push.vocabulary - 1);
@@ -47,7 +44,18 @@ void main() {
     }
   }
   if (NEXT != NEXT_NONE) push.next.squares.at[row * blocks + block] = squares;
-  if (NEXT == NEXT_BYTES) {
-    store_block(push.next.values, push.next.scales, row, push.next.width, block, gl_LocalInvocationIndex);
+}
+
+void main() {
+  uint row = gl_WorkGroupID.y;
+  if (row >= push.step.row_count) return;
+  uint blocks = push.columns / 32;
+  uint block = gl_GlobalInvocationID.x;
+  if (block < blocks) embed(row, block);
+  if (NEXT != NEXT_BYTES) return;
+  barrier();
+  uint first_block = gl_WorkGroupID.x * gl_WorkGroupSize.x;
+  for (uint i = gl_SubgroupID; i < min(gl_WorkGroupSize.x, blocks - first_block); i += gl_NumSubgroups) {
+    store_block(push.next.values, push.next.scales, row, push.next.width, first_block + i, i);
   }
 }

@@ -16,13 +16,15 @@ package struct ModelWorkload: Sendable {
   package var tokens: Int
   /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
   package var tunes: Bool
+  package var overlaps: Bool
 
-  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool) {
+  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true) {
     self.prompts = prompts
     self.depths = depths
     self.batches = batches
     self.tokens = tokens
     self.tunes = tunes
+    self.overlaps = overlaps
   }
 
   /// Positions of one sequence of each figure with its number of sequences.
@@ -86,7 +88,8 @@ package final class ModelBenchmark {
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: benchmark.cache, model: deviceModel, limits: limits, pageCount: workload.pageCount)
+      cache: benchmark.cache, model: deviceModel, limits: limits, pageCount: workload.pageCount,
+      overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
     loadSeconds = (ContinuousClock.now - start).inSeconds

@@ -27,9 +27,14 @@ package final class ModelRunner {
 
   private struct Slot {
     var step: StepSlot
-    var plans: [PlanShape: CommandBuffer] = [:]
+    var plans: [PlanShape: RecordedPlan] = [:]
     /// Logits that are read back; made when first asked for.
     var logits: Buffer?
+  }
+
+  private struct RecordedPlan {
+    var commands: CommandBuffer
+    var chain: StageChain?
   }
 
   /// A step that was submitted.
@@ -39,8 +44,9 @@ package final class ModelRunner {
     fileprivate var outputs: Int
   }
 
+  /// - Parameter overlaps: whether stages of a token may start while the one before still runs, where the device can.
   package init(
-    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int
+    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, overlaps: Bool = true
   ) throws {
     device = cache.device
     self.cache = cache
@@ -51,7 +57,9 @@ package final class ModelRunner {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
-    recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
+    recorder = try PlanRecorder(
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace,
+      chainsStages: overlaps && !traits.isCPU && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
     for index in 0..<Self.depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -76,7 +84,9 @@ package final class ModelRunner {
   private func submit(_ step: StepContents, shape: PlanShape, logitsOf: [Int] = []) throws -> Ticket {
     let index = Int(submitted % UInt64(Self.depth))
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
-    var commands = [try plan(shape, slot: index)]
+    let plan = try plan(shape, slot: index)
+    plan.chain?.reset()
+    var commands = [plan.commands]
     if !logitsOf.isEmpty { commands.append(try readBack(logitsOf, slot: index)) }
     slots[index].step.write(step)
     try device.computeQueue.submit(commands, wait: [], signal: [(done, submitted + 1)])
@@ -87,6 +97,11 @@ package final class ModelRunner {
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
   package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
+    guard !slots[ticket.slot].step.isAbandoned else {
+      throw EngineError(
+        .device,
+        "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap")
+    }
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
@@ -282,13 +297,15 @@ package final class ModelRunner {
     _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
   }
 
-  private func plan(_ shape: PlanShape, slot: Int) throws -> CommandBuffer {
+  private func plan(_ shape: PlanShape, slot: Int) throws -> RecordedPlan {
     if let known = slots[slot].plans[shape] { return known }
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
     try commands.begin()
-    try recorder.record(commands, shape: shape, slot: slots[slot].step)
+    let chain = try recorder.makeChain(shape)
+    try recorder.record(commands, shape: shape, slot: slots[slot].step, chain: chain)
     try commands.end()
-    slots[slot].plans[shape] = commands
-    return commands
+    let plan = RecordedPlan(commands: commands, chain: chain)
+    slots[slot].plans[shape] = plan
+    return plan
   }
 }
