@@ -18,7 +18,8 @@ package struct ModelWorkload: Sendable {
   package var tunes: Bool
   package var overlaps: Bool
 
-  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true) {
+  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true)
+  {
     self.prompts = prompts
     self.depths = depths
     self.batches = batches

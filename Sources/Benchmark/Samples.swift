@@ -18,6 +18,11 @@ package struct Samples: Sendable, Hashable {
     return sorted.count.isMultiple(of: 2) ? (sorted[middle - 1] + sorted[middle]) / 2 : sorted[middle]
   }
 
+  /// The least value that so large a part of all, from 0 to 1, does not exceed (nearest rank).
+  package func percentile(_ part: Double) -> Double {
+    sorted[min(max(Int((part * Double(sorted.count)).rounded(.up)) - 1, 0), sorted.count - 1)]
+  }
+
   /// Each value through `body`: from seconds to tokens a second, for one.
   package func map(_ body: (Double) -> Double) -> Samples { Samples(sorted.map(body)) }
 }

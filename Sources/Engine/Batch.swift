@@ -6,14 +6,20 @@ import Kernels
 final class Batch: @unchecked Sendable {
   let runner: ModelRunner
   let model: LanguageModel
-  private(set) var scheduler: Scheduler
+  var scheduler: Scheduler
+  private let pacesPrompts: Bool
   private var requests: [UInt64: ActiveRequest] = [:]
   /// Steps whose results are not read, oldest first.
   private var inFlight: [StepInFlight] = []
+  /// When the results of the last step came.
+  private var lastDone = ContinuousClock.now
 
   private struct StepInFlight {
     var ticket: ModelRunner.Ticket
     var draws: [Draw]
+    var texts: Int
+    var promptTokens: Int
+    var submitted: ContinuousClock.Instant
   }
 
   /// A token that a step draws.
@@ -24,7 +30,8 @@ final class Batch: @unchecked Sendable {
     var logits: Int?
   }
 
-  init(runner: ModelRunner, model: LanguageModel, scheduler: Scheduler) {
+  init(runner: ModelRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool) {
+    self.pacesPrompts = pacesPrompts
     self.runner = runner
     self.model = model
     self.scheduler = scheduler
@@ -122,7 +129,7 @@ final class Batch: @unchecked Sendable {
       let end = part.position + part.count
       if part.drawsToken {
         var draw = Draw(id: part.id, epoch: part.epoch)
-        if request.logprobs != nil {
+        if request.readsLogits {
           draw.logits = logitsOutputs.count
           logitsOutputs.append(outputs.count)
         }
@@ -136,13 +143,25 @@ final class Batch: @unchecked Sendable {
     }
     let ticket = try runner.submit(
       rows: rows, outputs: outputs, samples: samples, output: .sample, logitsOf: logitsOutputs)
-    inFlight.append(StepInFlight(ticket: ticket, draws: draws))
+    let texts = parts.count { $0.count == 1 && $0.drawsToken }
+    inFlight.append(
+      StepInFlight(
+        ticket: ticket, draws: draws, texts: texts, promptTokens: rows.count - texts,
+        submitted: ContinuousClock.now))
   }
 
   private func readOldest() throws {
     guard !inFlight.isEmpty else { return }
     let step = inFlight.removeFirst()
     let tokens = try runner.results(step.ticket)
+    // The device starts a step when the one before is done.
+    let now = ContinuousClock.now
+    if pacesPrompts {
+      scheduler.pace.note(
+        texts: step.texts, promptTokens: step.promptTokens,
+        seconds: (now - max(lastDone, step.submitted)).seconds)
+    }
+    lastDone = now
     for (draw, token) in zip(step.draws, tokens) {
       let token = Int32(bitPattern: token)
       // A step too far: the sequence has ended, or will be computed again.
@@ -217,6 +236,7 @@ struct ActiveRequest: Sendable {
       generated.logprobs = probabilities
       logprobs.append(probabilities)
     }
+    if request.wantsLogits { generated.logits = logits }
     onEvent(.token(generated))
     if stopped { return .stop }
     return tokens.count >= limit ? .length : nil

@@ -33,6 +33,9 @@ public struct EngineOptions: Sendable {
   public var tunes = true
   /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
   public var overlaps = true
+  /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
+  /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
+  public var pacesPrompts = false
 
   public init() {}
 }
@@ -131,7 +134,8 @@ public final class Engine: Sendable {
         sequences: maxSequences, promptTokens: promptChunk,
         mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens))),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
-    batch = Batch(runner: runner, model: model, scheduler: scheduler)
+    batch = Batch(
+      runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts)
   }
 
   /// Waits until no other thread uses the batch.

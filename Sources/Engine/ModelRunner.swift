@@ -100,7 +100,8 @@ package final class ModelRunner {
     guard !slots[ticket.slot].step.isAbandoned else {
       throw EngineError(
         .device,
-        "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap")
+        "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap"
+      )
     }
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
@@ -272,6 +273,35 @@ package final class ModelRunner {
     }
     guard let floats = buffer.contents?.assumingMemoryBound(to: Float.self) else { return [] }
     return (0..<count).map { floats[$0] }
+  }
+
+  /// Hands over the bytes of pages, one after the other, when all steps are done.
+  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    try drain()
+    let buffer = try device.makeBuffer(
+      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
+    for page in pages {
+      try run { commands in
+        commands.barrier()
+        kvCache.recordRead(commands, page: page, to: buffer)
+        commands.barrierToHost()
+      }
+      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
+    }
+  }
+
+  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
+  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
+    try drain()
+    let buffer = try device.makeBuffer(
+      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
+    for page in pages {
+      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
+      try run { commands in
+        kvCache.recordWrite(commands, page: page, from: buffer)
+        commands.barrier()
+      }
+    }
   }
 
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {

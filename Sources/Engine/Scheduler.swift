@@ -13,7 +13,7 @@ struct Scheduler {
     var sequences: Int
     /// Tokens of prompts in a step without anything else.
     var promptTokens: Int
-    /// Tokens of a step that has both, unless most of them are not of prompts.
+    /// Tokens of a step that has both, unless most of them are not of prompts, before it is known how long steps take.
     var mixedTokens: Int
   }
 
@@ -29,6 +29,8 @@ struct Scheduler {
   private(set) var stepCount: UInt64 = 0
   private var doneCount: UInt64 = 0
   private(set) var preemptionCount = 0
+  /// How long steps take: whoever runs them tells it.
+  var pace = StepPace()
 
   init(limits: Limits, pages: PageAllocator) {
     self.limits = limits
@@ -97,7 +99,9 @@ struct Scheduler {
     var budget =
       parts.isEmpty
       ? limits.promptTokens
-      : max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1)
+      : min(
+        limits.promptTokens,
+        pace.promptTokensBesideText ?? max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1))
     for index in running.indices where budget > 0 && running[index].ready > 1 {
       parts.append(
         part(

@@ -227,7 +227,8 @@ package final class PlanRecorder {
       state.squareCount = kernel.squareCount
 
     case .attention(let stage):
-      try recordAttention(stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
+      try recordAttention(
+        stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
@@ -347,7 +348,8 @@ package final class PlanRecorder {
       let kernel = AttentionDecodeKernel(
         heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
     {
-      try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits, chain: chain)
+      try kernel.record(
+        commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits, chain: chain)
     } else {
       let kernel = AttentionKernel(
         heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)

@@ -21,6 +21,9 @@ struct MatrixChecks {
         let tilings = MatrixTiling.possible(.of(type), units, bench.traits)
         let reader = WeightReader(stages.source, roundsToHalf: true)
         for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
+          if type == .q8_0, case .gatedFeedForward = stage {
+            try checkLarge(stage, weights, name: stages.names[stageIndex], units: units, reader: reader)
+          }
           // CPU drivers take seconds to compile each kernel: formats share out the stages there.
           if bench.traits.isCPU, stageIndex != formatIndex % LinearStages.count { continue }
           for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings) {
@@ -37,6 +40,20 @@ struct MatrixChecks {
         withExtendedLifetime(model) {}
         return ([], 0, "")
       }
+    }
+  }
+
+  /// Hidden vectors far beyond what float16 holds, some even after they are made smaller.
+  private func checkLarge(
+    _ stage: Stage, _ weights: DeviceStage, name stageName: String, units: MatrixUnits, reader: WeightReader
+  ) throws {
+    for magnitude: Float in [300, 3000] {
+      let name = "matrix q8_0 \(stageName), inputs x \(magnitude)"
+      guard bench.wants(name) else { continue }
+      let check = MatrixCheck(
+        bench: bench, units: units, name: name, reader: reader, tokenCount: 9,
+        tiling: MatrixTiling.possible(.of(.q8_0), units, bench.traits)[0], magnitude: magnitude)
+      try check.run(stage, weights)
     }
   }
 

@@ -1,16 +1,17 @@
 import ArgumentParser
 import Benchmark
+import Engine
 import ModelFiles
 
 /// `vkinfer bench`: how fast models, and single kernels, are on a device.
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measure prompt and decode speed, or single kernels.",
+    abstract: "Measure prompt and decode speed, many requests, or single kernels.",
     discussion: """
       Without a subcommand it is `model`, as in: vkinfer bench --shape llama-3.1-8b --type f16,q4_k --batch 1,8. See \
       `vkinfer help bench model` for its options.
       """,
-    subcommands: [BenchModel.self, BenchShaders.self], defaultSubcommand: BenchModel.self)
+    subcommands: [BenchModel.self, BenchRequests.self, BenchShaders.self], defaultSubcommand: BenchModel.self)
 }
 
 /// Where measurements are made, how often, and how they are written.
@@ -45,7 +46,7 @@ struct BenchOptions: ParsableArguments {
   func open(captureStatistics: Bool = false) throws -> BenchmarkDevice {
     Interruption.watch()
     return try BenchmarkDevice(
-      spec: device, pipelineDirectory: LoadedEngine.pipelineDirectory(), captureStatistics: captureStatistics
+      spec: device, pipelineDirectory: EngineOptions.usualCacheDirectory, captureStatistics: captureStatistics
     ) {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
     }

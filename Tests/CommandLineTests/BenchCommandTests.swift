@@ -30,6 +30,30 @@ struct BenchCommandTests {
     #expect(names.isSuperset(of: ["embed", "attention", "norm+gate/up", "sampling", "total"]))
   }
 
+  @Test func requestsAreComparedWithBatches() throws {
+    let outcome = try Program.run(
+      "bench", "requests", "--shape", Self.shape, "--type", "f16", "--requests", "12", "--min-prompt", "3",
+      "--max-prompt", "60", "--min-output", "2", "--max-output", "9", "--batch", "2,4", "-n", "3",
+      "--parallel", "3", "--repetitions", "1", "--json")
+    #expect(outcome.code == 0 && outcome.error.isEmpty, "\(outcome.error)")
+    let report = try #require(outcome.json)
+    let results = try #require(report["results"] as? [[String: Any]])
+    #expect(results.compactMap { $0["kind"] as? String } == ["batch", "batch", "requests"])
+    #expect(results.compactMap { $0["sequences"] as? Int } == [2, 4, 3])
+    let requests = try #require(results.last)
+    func number(_ key: String) -> Double { requests[key] as? Double ?? .nan }
+    #expect(number("first_token_median") > 0)
+    #expect(number("first_token_p99") >= number("first_token_median"))
+    #expect(number("between_tokens_p99") >= number("between_tokens_median"))
+    let best = results.dropLast().compactMap { $0["tokens_per_second"] as? Double }.max() ?? .nan
+    #expect(abs(number("percent_of_best_batch") / (100 * number("tokens_per_second") / best) - 1) < 1e-9)
+    let tokens = try #require(report["prompt_tokens"] as? Int)
+    let outputs = try #require(report["output_tokens"] as? Int)
+    #expect((36...720).contains(tokens) && (24...108).contains(outputs))
+    let ratio = number("tokens_per_second_with_prompts") / number("tokens_per_second")
+    #expect(abs(ratio - Double(tokens + outputs) / Double(outputs)) < 1e-6)
+  }
+
   @Test func figuresAreLinesOfValues() throws {
     let outcome = try Program.run(
       "bench", "--shape", Self.shape, "--type", "f32", "--prompt", "0", "-n", "2", "--repetitions", "1",
