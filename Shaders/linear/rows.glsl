@@ -122,32 +122,37 @@ void accumulate(Chunk chunks[VECTORS], uint quad) {
   }
 }
 
-// A load that misses the cache holds up all that follow it, but one load of eight lines waits for them together. So
-// before the chunks of the next TOUCHED_STEPS steps are used, each lane has read from a cache line of theirs.
-const uint TOUCHED_CHUNKS = 32;
+// A load that misses the cache holds up all that follow it, but loads of many lines, one after another, wait for them
+// together. So before the chunks of the next WINDOW_STEPS steps are used, lanes read from each of their cache lines.
+const uint WINDOW_CHUNKS = 128;
 const uint STEP_CHUNKS = INTERLEAVE * 32 / CHUNK;
-const uint TOUCHED_STEPS = STEP_CHUNKS < TOUCHED_CHUNKS ? TOUCHED_CHUNKS / STEP_CHUNKS : 1;
+const uint WINDOW_STEPS = WINDOW_CHUNKS / STEP_CHUNKS;
 uint first_chunks[VECTORS];  // of the eight rows
 uint touched;
 
-void touch_chunks(uint v, uint step) {
-  uint last = first_chunks[v] + push.columns / CHUNK * INTERLEAVE - 1;
-  [[unroll]] for (uint i = 0; i < (TOUCHED_STEPS * STEP_CHUNKS) / TOUCHED_CHUNKS; i++) {
-    uint index = first_chunks[v] + step * STEP_CHUNKS + i * TOUCHED_CHUNKS + 4 * (gl_SubgroupInvocationID % 8);
-    Chunk chunk = load_chunk(min(index, last));
+void touch_window(uint step) {
+  uint lane = gl_SubgroupInvocationID % 8;
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+    uint last = first_chunks[v] + push.columns / CHUNK * INTERLEAVE - 1;
+    uint first = first_chunks[v] + step * STEP_CHUNKS;
+    [[unroll]] for (uint i = 0; i < WINDOW_CHUNKS / 32; i++) {
+      Chunk chunk = load_chunk(min(first + 32 * i + 4 * lane, last));
 #ifdef QUANTS
-    uint words[CHUNK / 4];
-    unpack_words(chunk, words);
-    touched |= words[0];
+      uint words[CHUNK / 4];
+      unpack_words(chunk, words);
+      touched |= words[0];
+#else
+      vec4 w[CHUNK / 4];
+      unpack_chunk(chunk, w);
+      touched |= floatBitsToUint(w[0].x);
+#endif
+    }
+    // The scales of sixteen chunks, or more, share a line.
+    Chunk chunk = load_chunk(min(first + WINDOW_CHUNKS / 8 * lane, last));
 #ifdef SCALED
     touched |= floatBitsToUint(chunk_scale(chunk).x);
-#else
+#elif defined(HALVES)
     touched |= floatBitsToUint(half_scales(chunk).x);
-#endif
-#else
-    vec4 w[CHUNK / 4];
-    unpack_chunk(chunk, w);
-    touched |= floatBitsToUint(w[0].x);
 #endif
   }
 }
@@ -176,10 +181,9 @@ void main() {
 
   uint steps = push.columns / 32;
   touched = 0;
-  [[unroll]] for (uint v = 0; v < VECTORS; v++) touch_chunks(v, 0);
-  for (uint first_step = 0; first_step < steps; first_step += TOUCHED_STEPS) {
-    [[unroll]] for (uint v = 0; v < VECTORS; v++) touch_chunks(v, first_step + TOUCHED_STEPS);
-    for (uint step = first_step; step < min(first_step + TOUCHED_STEPS, steps); step++) {
+  for (uint first_step = 0; first_step < steps; first_step += WINDOW_STEPS) {
+    touch_window(first_step);
+    for (uint step = first_step; step < min(first_step + WINDOW_STEPS, steps); step++) {
       uint input_quad = 8 * step + gl_SubgroupInvocationID % QUAD_LANES;
       [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
         [[unroll]] for (uint part = 0; part < PARTS; part++) {
