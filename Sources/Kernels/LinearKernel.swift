@@ -80,11 +80,8 @@ package struct LinearKernel: Sendable, Hashable {
       return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns, unroll: 1)
     }
     if traits.isCPU {
-      // Loads are gathered lane by lane: each load of inputs must pay for many rows. Residual projections have the same
-      // rows for any columns, so that the sums of squares they leave do not depend on who shares a step.
-      let rows =
-        rowMultiple > 2
-        ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm && epilogue != .residual ? 24 : 16
+      // Matrices as GPUs have them, which models on CPU drivers do not: small, since such drivers compile slowly.
+      let rows = rowMultiple > 2 ? rowMultiple : 16
       return Tiling(
         subgroups: 1, split: 1, rows: rows, columns: columns, unroll: max(1, 32 / matrix.format.chunk))
     }

@@ -58,7 +58,7 @@ struct LinearChecks {
     return [
       Cut(
         columnCount: [1, 2, 3, 8, 17][(turn / 2 + formatIndex) % 5], tiling: nil, inputs: .floats,
-        next: turn % 4 == 0 ? .floats : .none)
+        next: .floats)
     ]
   }
 
