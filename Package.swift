@@ -4,7 +4,9 @@ import PackageDescription
 let package = Package(
   name: "vkinfer",
   products: [
-    .executable(name: "vkinfer", targets: ["vkinfer"])
+    .executable(name: "vkinfer", targets: ["vkinfer"]),
+    // libvkinfer.so: the engine for C, see vkinfer.h.
+    .library(name: "vkinfer-c", type: .dynamic, targets: ["VKInferC"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
@@ -47,6 +49,23 @@ let package = Package(
       dependencies: [
         "Engine", "SelfTest", "Benchmark", "ModelFiles", "Tokenization", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+
+    // The C library: the header with its constants and the few functions in C, and the functions in Swift.
+    .target(name: "CVKInfer"),
+    .target(
+      name: "VKInferC",
+      dependencies: [
+        "CVKInfer", "Engine", "Kernels", "Placement", "ModelFiles", "Tokenization", "Transformer",
+        "VulkanRuntime",
+      ],
+      exclude: ["libvkinfer.map"],
+      linkerSettings: [
+        .unsafeFlags([
+          "-static-stdlib", "-no-toolchain-stdlib-rpath",
+          "-Xlinker", "-soname=libvkinfer.so.0",
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/VKInferC/libvkinfer.map",
+        ])
       ]),
 
     // The shader build: compiles Shaders/ with glslc and embeds the SPIR-V.

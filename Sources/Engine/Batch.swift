@@ -6,7 +6,7 @@ import Kernels
 final class Batch: @unchecked Sendable {
   let runner: ModelRunner
   let model: LanguageModel
-  private(set) var scheduler: Scheduler
+  var scheduler: Scheduler
   private var requests: [UInt64: ActiveRequest] = [:]
   /// Steps whose results are not read, oldest first.
   private var inFlight: [StepInFlight] = []
@@ -122,7 +122,7 @@ final class Batch: @unchecked Sendable {
       let end = part.position + part.count
       if part.drawsToken {
         var draw = Draw(id: part.id, epoch: part.epoch)
-        if request.logprobs != nil {
+        if request.readsLogits {
           draw.logits = logitsOutputs.count
           logitsOutputs.append(outputs.count)
         }
@@ -217,6 +217,7 @@ struct ActiveRequest: Sendable {
       generated.logprobs = probabilities
       logprobs.append(probabilities)
     }
+    if request.wantsLogits { generated.logits = logits }
     onEvent(.token(generated))
     if stopped { return .stop }
     return tokens.count >= limit ? .length : nil

@@ -10,6 +10,11 @@ public struct GenerationRequest: Sendable {
   public var ignoresEndOfText = false
   /// How many of the most probable tokens are told with each token, beside itself; nil tells no probabilities.
   public var logprobs: Int?
+  /// Whether each token comes with the logits that it was drawn from, penalties applied.
+  public var wantsLogits = false
+
+  /// Whether logits are read back at all.
+  var readsLogits: Bool { logprobs != nil || wantsLogits }
 
   public init(prompt: [Int32]) {
     self.prompt = prompt
@@ -47,6 +52,16 @@ public struct GeneratedToken: Sendable {
   public var text: String
   /// If the request asked for them.
   public var logprobs: TokenLogprobs?
+  /// One for each token of the vocabulary, if the request asked for them.
+  public var logits: [Float]?
+
+  init(id: Int32, text: String) {
+    self.id = id
+    self.text = text
+  }
+
+  /// Text that came without a token: it was held back, since a stop string could have begun with it.
+  public init(heldBack text: String) { self.init(id: -1, text: text) }
 }
 
 /// What happens to a request, in this order: prompts, tokens, then one of the others ends it.

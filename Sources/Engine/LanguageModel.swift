@@ -64,6 +64,9 @@ public final class LanguageModel: Sendable {
   /// Positions that the model was trained for.
   public var contextLength: Int { description.contextLength }
 
+  /// Tokens that it knows: ids are below, and so many logits come with each token.
+  public var vocabularySize: Int { program.vocabularySize }
+
   /// Token ids of a text, with the model's beginning-of-sequence token where it expects one.
   ///
   /// - Parameter parseSpecial: whether special tokens written out in the text become those tokens.
@@ -72,9 +75,9 @@ public final class LanguageModel: Sendable {
     return tokenizer.encode(text, addSpecial: addSpecial, parseSpecial: parseSpecial)
   }
 
-  /// The text of tokens; special tokens have none.
-  public func text(of tokens: [Int32]) throws -> String {
+  /// The text of tokens; special tokens have none unless it `showsSpecial` ones by name.
+  public func text(of tokens: [Int32], showsSpecial: Bool = false) throws -> String {
     guard let tokenizer else { throw EngineError(.model, "\(path) has no tokenizer") }
-    return tokenizer.decode(tokens, special: false)
+    return tokenizer.decode(tokens, special: showsSpecial)
   }
 }

@@ -259,6 +259,35 @@ package final class ModelRunner {
     return (0..<count).map { floats[$0] }
   }
 
+  /// Hands over the bytes of pages, one after the other, when all steps are done.
+  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    try drain()
+    let buffer = try device.makeBuffer(
+      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
+    for page in pages {
+      try run { commands in
+        commands.barrier()
+        kvCache.recordRead(commands, page: page, to: buffer)
+        commands.barrierToHost()
+      }
+      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
+    }
+  }
+
+  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
+  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
+    try drain()
+    let buffer = try device.makeBuffer(
+      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
+    for page in pages {
+      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
+      try run { commands in
+        kvCache.recordWrite(commands, page: page, from: buffer)
+        commands.barrier()
+      }
+    }
+  }
+
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }

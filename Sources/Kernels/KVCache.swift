@@ -27,14 +27,40 @@ package final class KVCache: Sendable {
     2 * heads.kvHeadCount * heads.headSize * pageTokens * 2
   }
 
+  /// What the bytes of a page mean: pages that differ in it cannot stand for each other.
+  package static let pageLayout = "f16, \(pageTokens) tokens"
+
+  /// Bytes of one page in all layers.
+  package var pageByteCount: Int { layers.count * 2 * halfPageBytes }
+
+  /// The pieces of a page, keys and values of every layer.
+  private func pieces(of page: UInt32) -> [(layer: Buffer, offset: Int)] {
+    layers.flatMap { layer in [0, halfBytes].map { (layer, $0 + Int(page) * halfPageBytes) } }
+  }
+
   /// Copies a page in every layer; barriers around it are the caller's.
   package func recordCopy(_ commands: CommandBuffer, from source: UInt32, to destination: UInt32) {
-    for layer in layers {
-      for half in [0, halfBytes] {
-        commands.copy(
-          from: layer, offset: half + Int(source) * halfPageBytes, to: layer,
-          offset: half + Int(destination) * halfPageBytes, byteCount: halfPageBytes)
-      }
+    for (from, to) in zip(pieces(of: source), pieces(of: destination)) {
+      commands.copy(
+        from: from.layer, offset: from.offset, to: to.layer, offset: to.offset, byteCount: halfPageBytes)
+    }
+  }
+
+  /// Copies a page to a buffer of `pageByteCount` bytes; barriers around it are the caller's.
+  package func recordRead(_ commands: CommandBuffer, page: UInt32, to buffer: Buffer) {
+    for (index, piece) in pieces(of: page).enumerated() {
+      commands.copy(
+        from: piece.layer, offset: piece.offset, to: buffer, offset: index * halfPageBytes,
+        byteCount: halfPageBytes)
+    }
+  }
+
+  /// Copies a page from a buffer that `recordRead` filled; barriers around it are the caller's.
+  package func recordWrite(_ commands: CommandBuffer, page: UInt32, from buffer: Buffer) {
+    for (index, piece) in pieces(of: page).enumerated() {
+      commands.copy(
+        from: buffer, offset: index * halfPageBytes, to: piece.layer, offset: piece.offset,
+        byteCount: halfPageBytes)
     }
   }
 

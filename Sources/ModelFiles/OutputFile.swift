@@ -2,12 +2,12 @@ import Glibc
 
 /// A file that appears under its name only when it is complete: until then it is `path.partial`, and it is removed
 /// when it is given up.
-final class OutputFile {
+package final class OutputFile {
   private let path: String
   private let partial: String
   private var descriptor: Int32
 
-  init(path: String) throws(ModelFileError) {
+  package init(path: String) throws(ModelFileError) {
     self.path = path
     partial = path + ".partial"
     descriptor = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
@@ -15,7 +15,7 @@ final class OutputFile {
   }
 
   /// Writes all of `bytes`.
-  func write(_ bytes: UnsafeRawBufferPointer) throws(ModelFileError) {
+  package func write(_ bytes: UnsafeRawBufferPointer) throws(ModelFileError) {
     var left = bytes
     while !left.isEmpty {
       let written = Glibc.write(descriptor, left.baseAddress, left.count)
@@ -26,7 +26,7 @@ final class OutputFile {
   }
 
   /// Gives the complete file its name.
-  func finish() throws(ModelFileError) {
+  package func finish() throws(ModelFileError) {
     let closed = close(descriptor)
     descriptor = -1
     guard closed == 0, rename(partial, path) == 0 else {

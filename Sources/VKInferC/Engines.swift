@@ -1,0 +1,140 @@
+import CVKInfer
+import Engine
+
+extension vkinfer_engine_options {
+  static var usual: vkinfer_engine_options {
+    var options = vkinfer_engine_options()
+    options.size = UInt32(MemoryLayout<vkinfer_engine_options>.size)
+    options.parallel = 1
+    options.expected_prompt = 16
+    return options
+  }
+
+  /// The engine's options.
+  func options(for model: LanguageModel) throws -> EngineOptions {
+    var options = EngineOptions()
+    options.device = try Arguments.optionalText(device, "device")
+    options.contextLength = context_length == 0 ? min(model.contextLength, 4096) : Int(context_length)
+    options.mayShortenContext = context_length == 0
+    options.maxSequences = Int(parallel)
+    guard prompt_chunk <= 1 << 20 else {
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "prompt_chunk \(prompt_chunk) is not possible: use 1 to \(1 << 20)")
+    }
+    if prompt_chunk > 0 { options.promptChunk = Int(prompt_chunk) }
+    if expected_prompt > 0 { options.expectedPrompt = Int(expected_prompt) }
+    options.tunes = no_tuning == 0
+    guard cache_tokens <= UInt64(Int32.max) else {
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "cache_tokens \(cache_tokens) is not possible: use up to \(Int32.max)")
+    }
+    if cache_tokens > 0 { options.cacheTokens = Int(cache_tokens) }
+    let directory = try Arguments.optionalText(cache_directory, "cache_directory")
+    options.pipelineCacheDirectory = directory ?? EngineOptions.usualCacheDirectory
+    if directory?.isEmpty == true { options.pipelineCacheDirectory = nil }
+    try setPlacement(&options)
+    return options
+  }
+
+  /// Where weights, keys and values go.
+  private func setPlacement(_ options: inout EngineOptions) throws {
+    guard gpu_memory == 0, host_memory == 0 else {
+      throw Failure(
+        VKINFER_ERROR_UNSUPPORTED, "this build has no memory budgets: leave gpu_memory and host_memory 0")
+    }
+    guard try Arguments.optionalText(mesh, "mesh") == nil else {
+      throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build runs on one device: leave mesh NULL")
+    }
+    guard try ["f16", nil].contains(Arguments.optionalText(kv_type, "kv_type")) else {
+      throw Failure(
+        VKINFER_ERROR_UNSUPPORTED, "this build keeps keys and values in f16 only: leave kv_type NULL")
+    }
+  }
+}
+
+@c @implementation
+public func vkinfer_engine_options_default(
+  _ options: UnsafeMutablePointer<vkinfer_engine_options>?, _ size: Int
+) -> vkinfer_status {
+  reporting { try Arguments.fillDefaults(options, size: size, with: .usual, "vkinfer_engine_options") }
+}
+
+@c @implementation
+public func vkinfer_engine_open(
+  _ model: OpaquePointer?, _ options: UnsafePointer<vkinfer_engine_options>?,
+  _ engine: UnsafeMutablePointer<OpaquePointer?>?
+) -> vkinfer_status {
+  reporting {
+    let model = try find(model, ModelObject.self).model
+    let out = try Arguments.out(engine, "engine")
+    let given = try Arguments.options(options, defaults: .usual, "vkinfer_engine_options")
+    let object = try EngineObject(
+      model: model, options: given.options(for: model),
+      callbacks: EngineObject.Callbacks(
+        progress: given.progress, progressUser: given.progress_user, log: given.log, logUser: given.log_user))
+    do {
+      out.pointee = try HandleTable.shared.withLock { try $0.insert(object) }
+    } catch {
+      _ = object.close()
+      throw error
+    }
+    // A thread must not run on in code that goes away. Drivers register what they do at the end when they are loaded,
+    // and the last registered is the first called: so this comes before, for this engine.
+    call_at_unload { closeAllEngines() }
+  }
+}
+
+/// Closes an engine that is out of the table; its sessions' handles go, too.
+private func close(_ engine: EngineObject) {
+  let orphans = engine.close()
+  HandleTable.shared.withLock { table in
+    // Each may just have been closed by another thread.
+    for session in orphans { _ = try? table.remove(session.handle, SessionObject.self) }
+  }
+}
+
+private func closeAllEngines() {
+  for engine in HandleTable.shared.withLock({ $0.removeAll(EngineObject.self) }) { close(engine) }
+}
+
+@c @implementation
+public func vkinfer_engine_close(_ engine: OpaquePointer?) -> vkinfer_status {
+  reporting {
+    let object = try HandleTable.shared.withLock { table in
+      try table.remove(engine, EngineObject.self) { try $0.checkMayWait() }
+    }
+    close(object)
+  }
+}
+
+@c @implementation
+public func vkinfer_engine_inspect(
+  _ engine: OpaquePointer?, _ info: UnsafeMutablePointer<vkinfer_engine_info>?
+) -> vkinfer_status {
+  reporting {
+    let known = try find(engine, EngineObject.self).inspect { engine in
+      var info = vkinfer_engine_info()
+      info.context_length = UInt32(clamping: engine.contextLength)
+      info.parallel = UInt32(clamping: engine.maxSequences)
+      info.is_cpu = engine.isCPUDevice ? 1 : 0
+      info.cache_tokens = UInt64(clamping: engine.cacheTokens)
+      info.memory_bytes = UInt64(clamping: engine.deviceMemory.now)
+      info.memory_peak = UInt64(clamping: engine.deviceMemory.peak)
+      Arguments.set(&info.device_name, engine.deviceName)
+      return info
+    }
+    try Arguments.fill(info, with: known, "vkinfer_engine_info")
+  }
+}
+
+@c @implementation
+public func vkinfer_engine_wait(
+  _ engine: OpaquePointer?, _ timeout: Int32, _ session: UnsafeMutablePointer<OpaquePointer?>?
+) -> vkinfer_status {
+  answering {
+    let out = try Arguments.out(session, "session")
+    let (status, handle) = try find(engine, EngineObject.self).wait(Deadline(milliseconds: timeout))
+    out.pointee = handle
+    return status
+  }
+}
