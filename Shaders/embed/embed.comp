@@ -16,6 +16,14 @@ layout(push_constant) uniform Push { EmbedPush push; };
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
 
+// Where chunk `chunk` of a row lies (see WeightFormat.rowInterleave).
+uint chunk_index(uint row, uint chunk) {
+  const uint block_chunks = BLOCK / CHUNK;
+  uint in_group = row % push.row_interleave;
+  uint block = (row - in_group) * (push.columns / BLOCK) + chunk / block_chunks * push.row_interleave + in_group;
+  return block * block_chunks + chunk % block_chunks;
+}
+
 // What each invocation's block of bytes is made of.
 shared float inputs[NEXT == NEXT_BYTES ? 32 * gl_WorkGroupSize.x : 1u];
 
@@ -30,7 +38,7 @@ void embed(uint row, uint block) {
   float squares = 0;
   [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
     vec4 w[CHUNK / 4];
-    unpack_chunk(load_chunk((token * blocks + block) * (32 / CHUNK) + part), w);
+    unpack_chunk(load_chunk(chunk_index(token, block * (32 / CHUNK) + part)), w);
     [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
       uint quad = 4 * activation_quad(block * 8 + part * (CHUNK / 4) + j);
       [[unroll]] for (uint i = 0; i < 4; i++) {

@@ -13,12 +13,16 @@ package final class DeviceModel: Sendable {
 
   /// Loads every weight of `program` from `source`.
   ///
-  /// - Parameter onProgress: called with the bytes read from the source since the last call; may throw to stop.
+  /// - Parameters:
+  ///   - rowInterleave: see `WeightFormat`; nil for what suits the device.
+  ///   - onProgress: called with the bytes read from the source since the last call; may throw to stop.
   package init(
-    program: Program, source: any TensorSource, cache: KernelCache, onProgress: @escaping (Int) throws -> Void
+    program: Program, source: any TensorSource, cache: KernelCache, rowInterleave: Int? = nil,
+    onProgress: @escaping (Int) throws -> Void
   ) throws {
     let loader = try WeightLoader(
-      cache: cache, source: source, totalBytes: Self.weightBytes(of: program), onProgress: onProgress)
+      cache: cache, source: source, totalBytes: Self.weightBytes(of: program),
+      rowInterleave: rowInterleave, onProgress: onProgress)
     var builder = StageLoader(loader: loader, headSize: program.heads.headSize)
     let relative = try program.stages.map { try builder.load($0) }
     let (buffers, constants) = try loader.finish()

@@ -73,12 +73,15 @@ package struct LinearKernel: Sendable, Hashable {
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
+    if lanesAreRows {
+      // The same rows for any number of columns: sums of squares then do not depend on who shares a step.
+      var rows = epilogue == .queryKeyValueNorm ? 16 : rowMultiple > 2 ? rowMultiple : 24
+      rows = max(rows / traits.subgroupSize, 1) * traits.subgroupSize
+      return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns, unroll: 1)
+    }
     if traits.isCPU {
-      // Loads are gathered lane by lane: each load of inputs must pay for many rows. Residual projections have the same
-      // rows for any columns, so that the sums of squares they leave do not depend on who shares a step.
-      let rows =
-        rowMultiple > 2
-        ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm && epilogue != .residual ? 24 : 16
+      // Matrices as GPUs have them, which models on CPU drivers do not: small, since such drivers compile slowly.
+      let rows = rowMultiple > 2 ? rowMultiple : 16
       return Tiling(
         subgroups: 1, split: 1, rows: rows, columns: columns, unroll: max(1, 32 / matrix.format.chunk))
     }
@@ -170,9 +173,12 @@ package struct LinearKernel: Sendable, Hashable {
     return [standard] + others
   }
 
+  /// Whether each lane has rows of its own, as interleaved matrices want it; their inputs are floats.
+  package var lanesAreRows: Bool { matrix.format.rowInterleave > 1 }
+
   /// The shader's name in the library.
   package var shaderName: String {
-    (inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
+    (lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
   }
 
   /// The shader's specialization constants.

@@ -16,14 +16,18 @@ package final class WeightLoader {
   private var next = 0
   private var constants: [UInt32] = []
   private var remaining: Int
+  private let rowInterleave: Int
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
+  ///   - rowInterleave: of all matrices (see `WeightFormat`); nil for what suits the device.
   ///   - onProgress: called with the bytes of the source that were read since the last call; may throw to stop.
   package init(
-    cache: KernelCache, source: any TensorSource, totalBytes: Int, onProgress: @escaping (Int) throws -> Void
+    cache: KernelCache, source: any TensorSource, totalBytes: Int, rowInterleave: Int? = nil,
+    onProgress: @escaping (Int) throws -> Void
   ) throws {
     self.cache = cache
+    self.rowInterleave = rowInterleave ?? DeviceTraits(cache.device.physical).rowInterleave
     self.source = source
     self.onProgress = onProgress
     remaining = totalBytes
@@ -65,7 +69,7 @@ package final class WeightLoader {
   package func matrix(_ parts: [Part], rowOffset: Int = 0) throws -> DeviceMatrix {
     let types = Set(parts.map(\.slice.type))
     let type = types.count == 1 ? parts[0].slice.type : .f32
-    let format = WeightFormat.of(type)
+    let format = WeightFormat.of(type, rowInterleave: rowInterleave)
     let rows = parts.reduce(0) { $0 + $1.slice.rows.count }
     let columns = parts[0].slice.columns.count
     let layout = format.planeOffsets(rows: rows, columns: columns)

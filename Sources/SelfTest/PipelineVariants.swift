@@ -96,7 +96,7 @@ struct PipelineVariants {
   ]
 
   private func linear(_ type: TensorType) -> [PipelineVariant] {
-    let format = WeightFormat.of(type)
+    let format = WeightFormat.of(type, rowInterleave: traits.rowInterleave)
     let form = ProductForm([format], traits: traits)
     return Self.uses.flatMap { linear(format, form, $0) }
   }

@@ -149,6 +149,7 @@ struct EmbedPush {
   U32 output_stride;
   F32 scale;
   U32 vocabulary;
+  U32 row_interleave;               // rows of the table whose blocks lie side by side: 1 or 8
 };
 
 // Unpacks blocks as the file holds them into planes.
@@ -168,6 +169,7 @@ struct RepackPush {
   U32 pair_head_size;              // 0: order(row) = row; else rows are put in rope pair order within heads of this size
   U32 pair_rotated_size;           // rotated elements of a head
   U32 source_skip;                 // bytes to skip at the start of `source` (0 to 3)
+  U32 row_interleave;              // rows whose blocks lie side by side: 1 or 8
 };
 
 // Fills memory with random blocks in the layout of a file (see RandomRecipe).
