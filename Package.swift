@@ -28,7 +28,7 @@ let package = Package(
     .target(
       name: "Kernels",
       dependencies: ["VulkanRuntime", "ShaderLibrary", "CShaderInterface", "Transformer", "ModelFiles"]),
-    .target(name: "Placement", dependencies: ["Transformer", "ModelFiles"]),
+    .target(name: "Placement", dependencies: ["Kernels", "Transformer", "ModelFiles"]),
     .target(
       name: "Engine",
       dependencies: [
@@ -83,7 +83,8 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),
+      name: "EngineTests", dependencies: ["Engine", "Transformer", "VulkanRuntime", "ModelFiles"],
+      exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",
       dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),

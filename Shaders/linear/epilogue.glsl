@@ -204,7 +204,7 @@ void finish_next(uint first_row, uint first_column, uint columns) {
   NextInputs next = push.extras.data.next;
   if (NEXT == NEXT_BYTES) {
     const uint blocks = GROUP_OUTPUTS / 32;
-    uint first_block = (first_row / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
+    uint first_block = ((push.row_offset + first_row) / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
     for (uint i = gl_SubgroupID; i < blocks * columns; i += SUBGROUPS) {
       uint c = i / blocks;
       uint block = i % blocks;

@@ -17,9 +17,14 @@ package struct ModelWorkload: Sendable {
   /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
   package var tunes: Bool
   package var overlaps: Bool
+  /// Memory that may be taken.
+  package var memory: MemoryOptions
 
-  package init(prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true)
-  {
+  package init(
+    prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
+    memory: MemoryOptions = MemoryOptions()
+  ) {
+    self.memory = memory
     self.prompts = prompts
     self.depths = depths
     self.batches = batches
@@ -55,6 +60,10 @@ package final class ModelBenchmark {
   private let runner: ModelRunner
   private let promptChunk: Int
   private let deviceModel: DeviceModel
+  /// Where weights are, in a line; nil where all are on the device as usual.
+  package let placementText: String?
+  /// Bytes a second that a copy to the device alone reaches; 0 where no weights stream.
+  package private(set) var linkRate = 0.0
 
   /// Loads `model` and makes a cache for all that `workload` asks for, filled with random keys and values.
   ///
@@ -68,31 +77,42 @@ package final class ModelBenchmark {
     self.workload = workload
     let start = ContinuousClock.now
     let program = model.program
-    promptChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
-    let limits = StepLimits(
-      rows: max(promptChunk, workload.sequences), outputs: workload.sequences, sequences: workload.sequences,
-      pagesPerSequence: workload.pagesPerSequence)
+    let usualChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
+    func limits(_ chunk: Int) -> StepLimits {
+      StepLimits(
+        rows: max(chunk, workload.sequences), outputs: workload.sequences, sequences: workload.sequences,
+        pagesPerSequence: workload.pagesPerSequence)
+    }
     let weights = DeviceModel.weightBytes(of: program)
     let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
-    let workspace = Workspace.byteCount(program: program, limits: limits, traits: benchmark.traits)
+    let workspace = Workspace.byteCount(
+      program: program, limits: limits(usualChunk), traits: benchmark.traits)
     let available = benchmark.availableMemory
-    guard weights + cache + workspace <= available else {
-      throw BenchmarkError(
-        "too little device memory for \(model.path): the weights take \(gigabytes(weights)), a cache for what is "
-          + "measured \(gigabytes(cache)) and a step \(gigabytes(workspace)), but only \(gigabytes(available)) are free; "
-          + "use another --type, or smaller --depth, --batch or --prompt")
+    var placed: StreamedPlacement?
+    if workload.memory.isGiven || weights + cache + workspace > available {
+      // Weights that stream are brought once for all tokens of a step: the more the better.
+      let wanted = workload.prompts.max() ?? 1
+      placed = try StreamedPlacement(
+        program: program, source: model.source, memory: workload.memory, available: available,
+        cacheBytes: cache, chunk: benchmark.traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
+        traits: benchmark.traits, limits: limits)
     }
+    promptChunk = placed?.promptChunk ?? usualChunk
+    placementText = placed.map { "\($0.weights.text); prompts in chunks of \($0.promptChunk)" }
     var loaded = 0
     try onProgress(0, weights)
-    deviceModel = try DeviceModel(program: program, source: model.source, cache: benchmark.cache) { bytes in
+    deviceModel = try DeviceModel(
+      program: program, source: model.source, cache: benchmark.cache, residency: placed?.weights.residency
+    ) { bytes in
       loaded += bytes
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: benchmark.cache, model: deviceModel, limits: limits, pageCount: workload.pageCount,
+      cache: benchmark.cache, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount,
       overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
+    if let stream = deviceModel.stream { linkRate = try stream.linkRate() }
     loadSeconds = (ContinuousClock.now - start).inSeconds
     for layer in 0..<program.layerCount {
       try benchmark.fill(
@@ -163,6 +183,12 @@ package final class ModelBenchmark {
     try benchmark.warmUp { _ = try run(min(workload.tokens, 8)) }
     return Samples(try (0..<repetitions).map { _ in try run(workload.tokens) })
   }
+
+  /// Bytes of weights that a step of generation brings to the device.
+  package var streamedBytes: Int { deviceModel.stream?.layout.units.reduce(0) { $0 + $1.byteCount } ?? 0 }
+
+  /// Device memory in use, in bytes.
+  package var deviceMemory: Int { benchmark.device.allocatedBytes }
 
   private func submit(position: Int, batch: Int) throws -> ModelRunner.Ticket {
     try runner.submit(

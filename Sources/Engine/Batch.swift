@@ -70,7 +70,7 @@ final class Batch: @unchecked Sendable {
 
   /// The device failed: every request ends. What the cache holds is unknown.
   func fail(_ error: any Error) {
-    try? runner.drain()
+    runner.recover()
     inFlight = []
     scheduler = Scheduler(
       limits: scheduler.limits,

@@ -33,6 +33,10 @@ public struct EngineOptions: Sendable {
   public var tunes = true
   /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
   public var overlaps = true
+  /// Memory that may be taken.
+  public var memory = MemoryOptions()
+  /// Called before each read of weights while the model runs; throws to make it fail.
+  package var readFault: (@Sendable () throws -> Void)?
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
   /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
   public var pacesPrompts = false
@@ -63,6 +67,11 @@ public final class Engine: Sendable {
   /// Tokens of all of them whose keys and values are kept.
   public let cacheTokens: Int
 
+  /// Where weights are, in a line; nil where all are on the device as usual.
+  public let placementText: String?
+  /// Bytes of weights that a step brings to the device.
+  public let streamedBytes: Int
+
   let promptChunk: Int
   let intake = Mutex(Intake())
   private let batch: Batch
@@ -87,7 +96,6 @@ public final class Engine: Sendable {
     deviceName = physical.name
     isCPUDevice = traits.isCPU
 
-    let chunk = Engine.promptChunk(options, traits: traits)
     guard (1...4096).contains(options.maxSequences) else {
       throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
     }
@@ -95,14 +103,33 @@ public final class Engine: Sendable {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits = { (context: Int) in Engine.stepLimits(options, context: context, traits: traits) }
-    let plan = try Engine.memoryPlan(
-      program: program, contextLength: requested, limits: limits(requested), traits: traits
-    ).fitted(
-      available: Engine.availableMemory(physical), pageTokens: KVCache.pageTokens,
-      mayShorten: options.contextLength == nil || options.mayShortenContext)
+    var options = options
+    let available = Engine.availableMemory(physical)
+    let whole = Engine.memoryPlan(
+      program: program, contextLength: requested,
+      limits: Engine.stepLimits(options, context: requested, traits: traits), traits: traits)
+    let plan: MemoryPlan
+    var streamed: StreamedPlacement?
+    // As long as weights fit, contexts are shortened; only then do weights stream.
+    if !options.memory.isGiven, whole.weights + whole.workspace < available {
+      plan = try whole.fitted(
+        available: available, pageTokens: KVCache.pageTokens,
+        mayShorten: options.contextLength == nil || options.mayShortenContext)
+    } else {
+      let placed = try Engine.placeStreamed(
+        options, whole: whole, model: model, available: available, traits: traits)
+      streamed = placed
+      options.promptChunk = placed.promptChunk
+      options.cacheTokens =
+        options.cacheTokens
+        ?? Engine.streamedCacheTokens(options, whole: whole, available: available)
+      plan = whole
+    }
     contextLength = plan.contextLength
-    promptChunk = min(chunk, contextLength)
+    promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
+    placementText = streamed?.weights.text
+    streamedBytes = streamed?.weights.copiedBytes ?? 0
+    let limits = Engine.stepLimits(options, context: contextLength, traits: traits)
     maxSequences = options.maxSequences
 
     device = try Device(
@@ -112,16 +139,21 @@ public final class Engine: Sendable {
     let total = Engine.sourceBytes(of: program, source: model.source)
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
-    let deviceModel = try DeviceModel(program: program, source: model.source, cache: cache) { bytes in
+    let deviceModel = try DeviceModel(
+      program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
+      readFault: options.readFault
+    ) { bytes in
       loaded += bytes
       try onProgress(.weights(loaded: min(loaded, total), total: total))
     }
-    let pageCount = Engine.pageCount(
-      options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
+    let pageCount =
+      streamed != nil
+      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength))
+      : Engine.pageCount(
+        options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try ModelRunner(
-      cache: cache, model: deviceModel, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps)
+      cache: cache, model: deviceModel, limits: limits, pageCount: pageCount, overlaps: options.overlaps)
     if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
       let start = ContinuousClock.now
@@ -212,6 +244,35 @@ public final class Engine: Sendable {
       weights: DeviceModel.weightBytes(of: program), cachePerToken: pageBytes / KVCache.pageTokens,
       contextLength: contextLength,
       workspace: Workspace.byteCount(program: program, limits: limits, traits: traits))
+  }
+
+  /// Where weights are, if the device may have no room for all.
+  private static func placeStreamed(
+    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, available: Int, traits: DeviceTraits
+  ) throws -> StreamedPlacement {
+    let tokens = options.cacheTokens ?? streamedCacheTokens(options, whole: whole, available: available)
+    let pages = pages(forTokens: max(tokens, whole.contextLength))
+    // Weights that stream are brought once for all tokens of a step: the more the better.
+    let usual = promptChunk(options, traits: traits)
+    let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
+    return try StreamedPlacement(
+      program: model.program, source: model.source, memory: options.memory, available: available,
+      cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
+      traits: traits
+    ) { chunk in
+      var options = options
+      options.promptChunk = chunk
+      return stepLimits(options, context: whole.contextLength, traits: traits)
+    }
+  }
+
+  /// Tokens of the cache where weights stream: what all sequences may need, within a quarter of the memory.
+  private static func streamedCacheTokens(
+    _ options: EngineOptions, whole: MemoryPlan, available: Int
+  ) -> Int {
+    let wanted = whole.contextLength * options.maxSequences
+    let share = options.memory.budget(available: available).device / 4
+    return max(whole.contextLength, min(wanted, share / max(whole.cachePerToken, 1)))
   }
 
   /// Free device memory, less a reserve for the driver and staging.

@@ -27,13 +27,15 @@ package final class ModelRunner {
 
   private struct Slot {
     var step: StepSlot
-    var plans: [PlanShape: RecordedPlan] = [:]
+    var plans: [PlanShape: Plan] = [:]
     /// Logits that are read back; made when first asked for.
     var logits: Buffer?
   }
 
-  private struct RecordedPlan {
-    var commands: CommandBuffer
+  /// A step as it was recorded: commands, and those that follow the arrival of weights that stream.
+  private struct Plan {
+    var first: CommandBuffer
+    var units: [(unit: Int, commands: CommandBuffer)]
     var chain: StageChain?
   }
 
@@ -42,6 +44,8 @@ package final class ModelRunner {
     fileprivate var number: UInt64
     fileprivate var slot: Int
     fileprivate var outputs: Int
+    /// Reads of weights up to its own.
+    fileprivate var reads: UInt64
   }
 
   /// - Parameter overlaps: whether stages of a token may start while the one before still runs, where the device can.
@@ -86,17 +90,22 @@ package final class ModelRunner {
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
     let plan = try plan(shape, slot: index)
     plan.chain?.reset()
-    var commands = [plan.commands]
-    if !logitsOf.isEmpty { commands.append(try readBack(logitsOf, slot: index)) }
+    let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
-    try device.computeQueue.submit(commands, wait: [], signal: [(done, submitted + 1)])
+    if let stream = model.stream {
+      try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, submitted + 1))
+    } else {
+      try device.computeQueue.submit([plan.first] + last, wait: [], signal: [(done, submitted + 1)])
+    }
     submitted += 1
-    return Ticket(number: submitted, slot: index, outputs: step.outputs.count)
+    return Ticket(
+      number: submitted, slot: index, outputs: step.outputs.count, reads: model.stream?.reads ?? 0)
   }
 
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
   package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
+    try model.stream?.check(reads: ticket.reads)
     guard !slots[ticket.slot].step.isAbandoned else {
       throw EngineError(
         .device,
@@ -170,6 +179,8 @@ package final class ModelRunner {
       guard slots[0].plans[shape] == nil else { continue }
       try whileWaiting()
       for index in slots.indices { _ = try plan(shape, slot: index) }
+      // Weights that stream may take long to come, and only CPU drivers compile that late.
+      if model.stream != nil, !traits.isCPU { continue }
       let ticket = try submit(contents([rows[0]]), shape: shape)
       while try !done.wait(for: ticket.number, timeoutNanoseconds: 100_000_000) { try whileWaiting() }
     }
@@ -237,6 +248,12 @@ package final class ModelRunner {
         step, shape: PlanShape(step, cut: cut, output: .sample, limits: limits))
       count *= 2
     }
+  }
+
+  /// Makes ready for other requests after a failure.
+  func recover() {
+    try? drain()
+    model.stream?.recover()
   }
 
   /// Waits until nothing is in flight.
@@ -327,14 +344,23 @@ package final class ModelRunner {
     _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
   }
 
-  private func plan(_ shape: PlanShape, slot: Int) throws -> RecordedPlan {
+  private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
-    try commands.begin()
+    func begin() throws -> CommandBuffer {
+      let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+      try commands.begin()
+      return commands
+    }
+    let first = try begin()
+    let recording = StepRecording(first) { [model, cache, traits] unit in
+      let commands = try begin()
+      try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
+      return commands
+    }
     let chain = try recorder.makeChain(shape)
-    try recorder.record(commands, shape: shape, slot: slots[slot].step, chain: chain)
-    try commands.end()
-    let plan = RecordedPlan(commands: commands, chain: chain)
+    try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
+    try recording.commands.end()
+    let plan = Plan(first: first, units: recording.units, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }

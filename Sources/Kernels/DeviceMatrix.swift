@@ -9,6 +9,8 @@ package struct DeviceMatrix: Sendable, Hashable {
   package var planes: [UInt64]
   /// Where row 0 stands among the stacked outputs of its stage.
   package var rowOffset: Int
+  /// Which unit of a `WeightStream` brings it; nil for a matrix that stays.
+  package var unit: Int?
 
   package init(format: WeightFormat, rows: Int, columns: Int, planes: [UInt64], rowOffset: Int) {
     self.format = format

@@ -8,33 +8,63 @@ package final class DeviceModel: Sendable {
   package let stages: [DeviceStage]
   /// Keeps the memory that `stages` points into.
   private let buffers: [Buffer]
+  /// What brings weights that are not on the device; nil where all are.
+  package let stream: WeightStream?
   /// Bytes of device memory that the weights take.
   package var byteCount: Int { buffers.reduce(0) { $0 + $1.byteCount } }
 
   /// Loads every weight of `program` from `source`.
   ///
   /// - Parameters:
+  ///   - residency: where weights stay; nil keeps all on the device.
   ///   - rowInterleave: see `WeightFormat`; nil for what suits the device.
+  ///   - readFault: called before each read of weights while the model runs; throws to make it fail: for tests.
   ///   - onProgress: called with the bytes read from the source since the last call; may throw to stop.
   package init(
-    program: Program, source: any TensorSource, cache: KernelCache, rowInterleave: Int? = nil,
+    program: Program, source: any TensorSource, cache: KernelCache, residency: WeightResidency? = nil,
+    rowInterleave: Int? = nil, readFault: (@Sendable () throws -> Void)? = nil,
     onProgress: @escaping (Int) throws -> Void
   ) throws {
+    let residency = residency ?? WeightResidency(residentStages: program.stages.count)
+    var stream: WeightStream?
+    if residency.ringBytes > 0 {
+      stream = try WeightStream(
+        device: cache.device,
+        layout: try StreamLayout(program: program, residency: residency, source: source),
+        residency: residency, paths: source.paths, fault: readFault)
+    }
     let loader = try WeightLoader(
-      cache: cache, source: source, totalBytes: Self.weightBytes(of: program),
-      rowInterleave: rowInterleave, onProgress: onProgress)
-    var builder = StageLoader(loader: loader, headSize: program.heads.headSize)
-    let relative = try program.stages.map { try builder.load($0) }
+      cache: cache, source: source,
+      totalBytes: Self.weightBytes(
+        of: zip(program.stages, residency.tiers).filter { $1 == .device }.map(\.0)),
+      slotBytes: stream == nil ? nil : WeightLoader.smallSlotBytes, rowInterleave: rowInterleave,
+      onProgress: onProgress)
+    try stream?.load(loader)
+    var builder = StageLoader(
+      loader: loader, headSize: program.heads.headSize, residency: residency, stream: stream)
+    let relative = try program.stages.enumerated().map { try builder.load($1, index: $0) }
     let (buffers, constants) = try loader.finish()
     self.program = program
-    self.buffers = buffers
+    self.stream = stream
+    self.buffers = buffers + builder.hostTables
     stages = relative.map { $0.rebased(to: constants) }
   }
 
+  /// Records what comes before the products that read a unit of weights that stream.
+  package func recordArrival(
+    of unit: Int, _ commands: CommandBuffer, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+
+    try stream?.recordArrival(of: unit, commands, cache: cache, traits: traits)
+  }
+
   /// Bytes of the matrices of `program` in device layout.
-  package static func weightBytes(of program: Program) -> Int {
+  package static func weightBytes(of program: Program) -> Int { weightBytes(of: program.stages) }
+
+  /// Bytes of the matrices of some stages in device layout.
+  private static func weightBytes(of stages: [Stage]) -> Int {
     var seen: Set<TensorSlice> = []
-    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
+    return stages.flatMap(\.matrices).reduce(0) { sum, slice in
       guard seen.insert(slice).inserted else { return sum }
       return sum
         + WeightFormat.of(slice.type).planeOffsets(rows: slice.rows.count, columns: slice.columns.count).total
@@ -74,14 +104,17 @@ package enum DeviceStage: Sendable {
 
   package struct GatedFeedForward: Sendable {
     package var stage: GatedFeedForwardStage
-    /// Gate and up rows in turn.
-    package var matrix: DeviceMatrix
+    /// Gate and up rows in turn; several matrices where they stream in pieces.
+    package var matrices: [DeviceMatrix]
+    package var matrix: DeviceMatrix { matrices[0] }
     package var norm: UInt64
   }
 
   package struct Logits: Sendable {
     package var stage: LogitsStage
-    package var matrix: DeviceMatrix
+    /// Several where they stream in pieces.
+    package var matrices: [DeviceMatrix]
+    package var matrix: DeviceMatrix { matrices[0] }
     package var norm: UInt64
   }
 
@@ -92,8 +125,8 @@ package enum DeviceStage: Sendable {
     case .embed(let table, _): [table]
     case .queryKeyValue(let stage): stage.matrices
     case .residualProjection(let stage): [stage.matrix]
-    case .gatedFeedForward(let stage): [stage.matrix]
-    case .logits(let stage): [stage.matrix]
+    case .gatedFeedForward(let stage): stage.matrices
+    case .logits(let stage): stage.matrices
     }
   }
 
@@ -103,8 +136,8 @@ package enum DeviceStage: Sendable {
     case .embed, .attention: 0
     case .queryKeyValue(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
     case .residualProjection(let stage): stage.matrix.byteCount
-    case .gatedFeedForward(let stage): stage.matrix.byteCount
-    case .logits(let stage): stage.matrix.byteCount
+    case .gatedFeedForward(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
+    case .logits(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
     }
   }
 
@@ -153,65 +186,63 @@ extension Stage {
 private struct StageLoader {
   let loader: WeightLoader
   let headSize: Int
+  let residency: WeightResidency
+  let stream: WeightStream?
   var loaded: [TensorSlice: DeviceMatrix] = [:]
+  /// Embedding tables that stay on the host.
+  var hostTables: [Buffer] = []
   var ropes: [Rope: UInt64] = [:]
 
-  mutating func load(_ stage: Stage) throws -> DeviceStage {
+  mutating func load(_ stage: Stage, index: Int) throws -> DeviceStage {
     switch stage {
-    case .embed(let stage):
-      return .embed(table: try single(stage.table), scale: stage.scale)
-    case .queryKeyValue(let stage):
-      return .queryKeyValue(try queryKeyValue(stage))
+    case .embed(let embed):
+      if residency.tiers[index] != .device, let stream {
+        let (matrix, buffer) = try stream.table(
+          stage.matrixSpecs(rowInterleave: residency.rowInterleave)[0], loader)
+        hostTables.append(buffer)
+        return .embed(table: matrix, scale: embed.scale)
+      }
+      return .embed(table: try matrices(stage, index)[0], scale: embed.scale)
+    case .queryKeyValue(let weights):
+      return .queryKeyValue(try queryKeyValue(weights, matrices: try matrices(stage, index)))
     case .attention(let stage):
       return .attention(stage)
-    case .residualProjection(let stage):
+    case .residualProjection(let weights):
       return .residualProjection(
         .init(
-          stage: stage, matrix: try single(stage.weight), bias: try stage.bias.map { try plain($0) } ?? 0,
-          postNorm: try stage.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize))
-    case .gatedFeedForward(let stage):
-      let matrix = try loader.matrix([
-        .init(slice: stage.gate, rowOffset: 0, rowStride: 2),
-        .init(slice: stage.up, rowOffset: 1, rowStride: 2),
-      ])
+          stage: weights, matrix: try matrices(stage, index)[0],
+          bias: try weights.bias.map { try plain($0) } ?? 0,
+          postNorm: try weights.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize))
+    case .gatedFeedForward(let weights):
       return .gatedFeedForward(
-        .init(stage: stage, matrix: matrix, norm: try activationVector(stage.norm.weight)))
-    case .logits(let stage):
+        .init(
+          stage: weights, matrices: try matrices(stage, index),
+          norm: try activationVector(weights.norm.weight)))
+    case .logits(let weights):
       return .logits(
-        .init(stage: stage, matrix: try single(stage.table), norm: try activationVector(stage.norm.weight)))
+        .init(
+          stage: weights, matrices: try matrices(stage, index),
+          norm: try activationVector(weights.norm.weight)))
     }
   }
 
-  private mutating func single(_ slice: TensorSlice) throws -> DeviceMatrix {
-    if let known = loaded[slice] { return known }
-    let matrix = try loader.matrix([.init(slice: slice)])
-    loaded[slice] = matrix
-    return matrix
+  /// The matrices of a stage: loaded, or where they will stream to.
+  private mutating func matrices(_ stage: Stage, _ index: Int) throws -> [DeviceMatrix] {
+    if residency.streams(stage, index), let stream { return stream.matrices(ofStage: index) }
+    return try stage.matrixSpecs(rowInterleave: loader.rowInterleave).map { spec in
+      // Only whole tensors are used by two stages.
+      let key = spec.parts.count == 1 ? spec.parts[0].slice : nil
+      if let key, let known = loaded[key] { return known }
+      let matrix = try loader.matrix(spec)
+      if let key { loaded[key] = matrix }
+      return matrix
+    }
   }
 
-  private mutating func queryKeyValue(_ stage: QueryKeyValueStage) throws -> DeviceStage.QueryKeyValue {
-    let rope = stage.rope
-    let headSize = stage.heads.headSize
-    // Kernels rotate neighbouring rows, so heads rotated in halves are reordered; q.k does not change by it.
-    let pairs = rope.pairing == .halves ? (headSize: headSize, rotatedSize: rope.rotatedSize) : nil
-    let slices = [(stage.query, pairs), (stage.key, pairs), (stage.value, nil)]
-    var matrices: [DeviceMatrix] = []
-    var stackedRow = 0
-    var index = 0
-    while index < slices.count {
-      var parts: [WeightLoader.Part] = []
-      var rows = 0
-      let type = slices[index].0.type
-      while index < slices.count, slices[index].0.type == type {
-        let (slice, pairs) = slices[index]
-        parts.append(.init(slice: slice, rowOffset: rows, pairs: pairs))
-        rows += slice.rows.count
-        index += 1
-      }
-      matrices.append(try loader.matrix(parts, rowOffset: stackedRow))
-      stackedRow += rows
-    }
-
+  private mutating func queryKeyValue(
+    _ stage: QueryKeyValueStage, matrices: [DeviceMatrix]
+  ) throws -> DeviceStage.QueryKeyValue {
+    let pairs = stage.pairs
     func ordered(_ values: [Float]) -> [Float] {
       guard let pairs else { return values }
       return values.indices.reduce(into: values) { result, row in
@@ -234,7 +265,8 @@ private struct StageLoader {
     }
     return DeviceStage.QueryKeyValue(
       stage: stage, matrices: matrices, norm: try activationVector(stage.norm.weight), bias: bias,
-      queryNorm: try headNorm(stage.queryNorm), keyNorm: try headNorm(stage.keyNorm), rope: frequencies(rope))
+      queryNorm: try headNorm(stage.queryNorm), keyNorm: try headNorm(stage.keyNorm),
+      rope: frequencies(stage.rope))
   }
 
   /// Frequencies as 0.64 fixed-point turns a token: see Shaders/common/rope.glsl.

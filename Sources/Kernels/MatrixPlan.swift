@@ -8,14 +8,14 @@ import VulkanRuntime
 /// cost next to nothing, and what goes into float16 is normalised, so it cannot overflow.
 extension PlanRecorder {
   func recordOnMatrixUnits(
-    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
+    _ recording: StepRecording, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
   ) throws {
     guard let flash else { throw KernelError.unsupported("the device has no matrix units for this model") }
-    var step = MatrixStep(recorder: self, commands: commands, shape: shape, slot: slot, flash: flash)
+    var step = MatrixStep(recorder: self, recording: recording, shape: shape, slot: slot, flash: flash)
     for index in model.stages.indices {
       if case .logits = model.stages[index], shape.outputs == 0 { continue }
       try step.record(index)
-      commands.dispatchBarrier()
+      recording.commands.dispatchBarrier()
       onStage(index)
     }
   }
@@ -24,7 +24,7 @@ extension PlanRecorder {
 /// A step while it is recorded.
 private struct MatrixStep {
   let recorder: PlanRecorder
-  let commands: CommandBuffer
+  let recording: StepRecording
   let shape: PlanShape
   let slot: StepSlot
   let flash: FlashAttentionKernel
@@ -32,6 +32,7 @@ private struct MatrixStep {
   var pending: DeviceStage.ResidualProjection?
 
   private var workspace: Workspace { recorder.workspace }
+  private var commands: CommandBuffer { recording.commands }
 
   mutating func record(_ index: Int) throws {
     var push = MatrixPush()
@@ -94,7 +95,11 @@ private struct MatrixStep {
       push.input_stride = UInt32(workspace.residualStride)
       push.outputs = workspace.address(.hidden)
       push.output_stride = UInt32(workspace.hiddenWidth)
-      try product(weights.matrix, .gated, push, activation: weights.stage.activation)
+      for (index, matrix) in weights.matrices.enumerated() {
+        // Products that share the inputs of their tiles share counters too.
+        if index > 0 { commands.dispatchBarrier() }
+        try product(matrix, .gated, push, activation: weights.stage.activation)
+      }
 
     case .logits(let weights):
       try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: true)
@@ -103,7 +108,10 @@ private struct MatrixStep {
       push.outputs = workspace.address(.logits)
       push.output_stride = UInt32(workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
-      try product(weights.matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+      for (index, matrix) in weights.matrices.enumerated() {
+        if index > 0 { commands.dispatchBarrier() }
+        try product(matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+      }
     }
   }
 
@@ -135,6 +143,7 @@ private struct MatrixStep {
     _ matrix: DeviceMatrix, _ epilogue: LinearKernel.Epilogue, _ push: MatrixPush, hasBias: Bool = false,
     gathersOutputs: Bool = false, activation: Activation = .silu, tokenCount: Int? = nil
   ) throws {
+    try recording.need(matrix)
     let tokenCount = tokenCount ?? shape.rows
     let kernel = MatrixKernel(
       matrix: matrix, units: flash.units, epilogue: epilogue, hasBias: hasBias,

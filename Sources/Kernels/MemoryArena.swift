@@ -1,17 +1,19 @@
 import VulkanRuntime
 
-/// Device memory handed out in pieces of a few large allocations, freed together.
+/// Memory of one kind handed out in pieces of a few large allocations, freed together.
 package final class MemoryArena {
   private let device: Device
   private let label: String
+  private let memory: MemoryKind
   private let blockBytes: Int
   package private(set) var buffers: [Buffer] = []
   private var used = 0
 
   /// - Parameter blockBytes: what one allocation holds, unless a single piece is larger.
-  package init(device: Device, label: String, blockBytes: Int = 512 << 20) {
+  package init(device: Device, label: String, memory: MemoryKind = .device, blockBytes: Int = 512 << 20) {
     self.device = device
     self.label = label
+    self.memory = memory
     self.blockBytes = min(blockBytes, Int(clamping: device.capabilities.maxAllocationBytes))
   }
 
@@ -32,7 +34,7 @@ package final class MemoryArena {
       return Piece(buffer: last, offset: used, byteCount: byteCount)
     }
     let block = max(rounded, min(blockBytes, rounded + expected))
-    let buffer = try device.makeBuffer(byteCount: block, memory: .device, label: label)
+    let buffer = try device.makeBuffer(byteCount: block, memory: memory, label: label)
     buffers.append(buffer)
     used = rounded
     return Piece(buffer: buffer, offset: 0, byteCount: byteCount)

@@ -154,25 +154,34 @@ package final class PlanRecorder {
     _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, chain: StageChain? = nil,
     onStage: (Int?) -> Void = { _ in }
   ) throws {
-    keepAlive(commands, slot: slot)
-    chain?.keepAlive(commands)
+    try record(StepRecording(commands), shape: shape, slot: slot, chain: chain, onStage: onStage)
+  }
+
+  /// The same where weights may stream.
+  package func record(
+    _ recording: StepRecording, shape: PlanShape, slot: StepSlot, chain: StageChain? = nil,
+    onStage: (Int?) -> Void = { _ in }
+  ) throws {
+    keepAlive(recording.commands, slot: slot)
+    chain?.keepAlive(recording.commands)
     var state = RecordingState()
     if shape.usesMatrixUnits {
-      try recordOnMatrixUnits(commands, shape: shape, slot: slot, onStage: onStage)
+      try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
       for (index, stage) in model.stages.enumerated() {
         if case .logits = stage, shape.outputs == 0 { continue }
         if case .embed = stage {
-          try record(stage, index: index, commands, shape: shape, slot: slot, state: &state)
+          try record(stage, index: index, recording, shape: shape, slot: slot, state: &state)
         } else {
-          try record(stage, index: index, commands, shape: shape, slot: slot, chain: chain, state: &state)
+          try record(stage, index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
           chain?.endStage()
         }
         let isLast = index + 1 == model.stages.count || index + 2 == model.stages.count && shape.outputs == 0
-        if chain == nil || index == 0 || isLast { commands.dispatchBarrier() }
+        if chain == nil || index == 0 || isLast { recording.commands.dispatchBarrier() }
         onStage(index)
       }
     }
+    let commands = recording.commands
     guard shape.outputs > 0 else { return }
     var push = SamplePush()
     push.logits = workspace.address(.logits)
@@ -202,7 +211,8 @@ package final class PlanRecorder {
 
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
-    guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1, model.stages.count > 2,
+    guard chainsStages, model.stream == nil, !shape.usesMatrixUnits, shape.tileRows == 1,
+      model.stages.count > 2,
       case .embed = model.stages[0],
       AttentionDecodeKernel(
         heads: model.program.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, traits: traits) != nil
@@ -211,9 +221,10 @@ package final class PlanRecorder {
   }
 
   private func record(
-    _ stage: DeviceStage, index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot,
+    _ stage: DeviceStage, index: Int, _ recording: StepRecording, shape: PlanShape, slot: StepSlot,
     chain: StageChain? = nil, state: inout RecordingState
   ) throws {
+    let commands = recording.commands
     switch stage {
     case .embed(let table, let scale):
       var push = EmbedPush()
@@ -231,17 +242,20 @@ package final class PlanRecorder {
         stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
-      for product in products(at: index, shape: shape, slot: slot, squareCount: state.squareCount) {
+      let products = products(at: index, shape: shape, slot: slot, squareCount: state.squareCount)
+      for product in products {
+        try recording.need(product.kernel.matrix)
         let tiling = cache.tuning.tiling(
           product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
         try product.kernel.record(
-          commands, push: product.push, columnCount: product.columnCount, cache: cache, traits: traits,
-          tiling: tiling, chain: chain)
+          recording.commands, push: product.push, columnCount: product.columnCount, cache: cache,
+          traits: traits, tiling: tiling, chain: chain)
         let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
         switch product.kernel.epilogue {
         case .residual: state.squareCount = groups
         case .residualNorm: state.squareCount = 1
-        case .store: state.bestCount = groups
+        // Pieces leave theirs in the same place: the sampler goes through all logits then.
+        case .store: state.bestCount = products.count == 1 ? groups : 0
         case .gated, .queryKeyValue, .queryKeyValueNorm: break
         }
       }
@@ -321,19 +335,23 @@ package final class PlanRecorder {
       takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
       leaveOutputs(.hidden, stride: workspace.hiddenWidth)
-      let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: weights.stage.activation,
-        inputs: form, next: next)
-      return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
+      return weights.matrices.map { matrix in
+        let kernel = LinearKernel(
+          matrix: matrix, epilogue: .gated, hasNorm: true, activation: weights.stage.activation,
+          inputs: form, next: next)
+        return Product(kernel: kernel, push: push, columnCount: shape.rows)
+      }
 
     case .logits(let weights):
       takeInputs(.normed, .normedScales)
       push.epsilon = weights.stage.norm.epsilon
       leaveOutputs(.logits, stride: workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
-      let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: form)
-      return [Product(kernel: kernel, push: push, columnCount: shape.outputs)]
+      return weights.matrices.map { matrix in
+        let kernel = LinearKernel(
+          matrix: matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: form)
+        return Product(kernel: kernel, push: push, columnCount: shape.outputs)
+      }
     }
   }
 

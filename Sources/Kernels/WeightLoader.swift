@@ -16,14 +16,15 @@ package final class WeightLoader {
   private var next = 0
   private var constants: [UInt32] = []
   private var remaining: Int
-  private let rowInterleave: Int
+  let rowInterleave: Int
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
   ///   - rowInterleave: of all matrices (see `WeightFormat`); nil for what suits the device.
   ///   - onProgress: called with the bytes of the source that were read since the last call; may throw to stop.
   package init(
-    cache: KernelCache, source: any TensorSource, totalBytes: Int, rowInterleave: Int? = nil,
+    cache: KernelCache, source: any TensorSource, totalBytes: Int, slotBytes: Int? = nil,
+    rowInterleave: Int? = nil,
     onProgress: @escaping (Int) throws -> Void
   ) throws {
     self.cache = cache
@@ -33,11 +34,17 @@ package final class WeightLoader {
     remaining = totalBytes
     traits = DeviceTraits(cache.device.physical)
     arena = MemoryArena(device: cache.device, label: "weights")
-    let slotBytes = traits.isCPU ? 8 << 20 : 32 << 20
+    let slotBytes = slotBytes ?? Self.slotBytes(traits)
     for index in 0..<2 {
       slots.append(try StagingSlot(device: cache.device, byteCount: slotBytes, index: index))
     }
   }
+
+  /// Bytes of each of the two staging slots, where memory is not scarce.
+  private static func slotBytes(_ traits: DeviceTraits) -> Int { traits.isCPU ? 8 << 20 : 32 << 20 }
+
+  /// Bytes of each of the two staging slots, where it is.
+  package static let smallSlotBytes = 2 << 20
 
   // A load that ends early must not free memory that the device still reads and writes.
   deinit {
@@ -67,27 +74,43 @@ package final class WeightLoader {
   ///
   /// - Parameter rowOffset: where its row 0 stands among the stage's outputs.
   package func matrix(_ parts: [Part], rowOffset: Int = 0) throws -> DeviceMatrix {
-    let types = Set(parts.map(\.slice.type))
-    let type = types.count == 1 ? parts[0].slice.type : .f32
-    let format = WeightFormat.of(type, rowInterleave: rowInterleave)
-    let rows = parts.reduce(0) { $0 + $1.slice.rows.count }
-    let columns = parts[0].slice.columns.count
-    let layout = format.planeOffsets(rows: rows, columns: columns)
-    remaining = max(0, remaining - layout.total)
-    let piece = try arena.allocate(layout.total, expected: remaining)
+    try matrix(MatrixSpec(parts: parts, rowOffset: rowOffset, rowInterleave: rowInterleave))
+  }
+
+  package func matrix(_ spec: MatrixSpec) throws -> DeviceMatrix {
+    remaining = max(0, remaining - spec.byteCount)
+    return try matrix(spec, at: try arena.allocate(spec.byteCount, expected: remaining))
+  }
+
+  /// The matrix, in memory of the caller's.
+  func matrix(_ spec: MatrixSpec, at piece: MemoryArena.Piece) throws -> DeviceMatrix {
+    let format = spec.format
+    let layout = format.planeOffsets(rows: spec.rows, columns: spec.columns)
     if format.planes.contains(where: \.cleared) {
       try clear(piece)
     }
     let matrix = DeviceMatrix(
-      format: format, rows: rows, columns: columns,
-      planes: layout.offsets.map { piece.address + UInt64($0) }, rowOffset: rowOffset)
-    for part in parts {
+      format: format, rows: spec.rows, columns: spec.columns,
+      planes: layout.offsets.map { piece.address + UInt64($0) }, rowOffset: spec.rowOffset)
+    for part in spec.parts {
       guard let tensor = source.tensor(part.slice.tensor) else {
         throw KernelError.unsupported("tensor \(part.slice.tensor) is not in the model")
       }
-      try load(part, tensor: tensor, into: matrix, piece: piece)
+      try load(part, tensor: tensor, into: matrix)
     }
     return matrix
+  }
+
+  /// Copies what was loaded into memory of the host's.
+  func copy(from piece: MemoryArena.Piece, offset: Int, to buffer: Buffer, at place: Int, byteCount: Int)
+    throws
+  {
+    let slot = try nextSlot()
+    try slot.submit { commands in
+      commands.copy(
+        from: piece.buffer, offset: piece.offset + offset, to: buffer, offset: place, byteCount: byteCount)
+      commands.barrier()
+    }
   }
 
   /// A vector as float32, in an order of the caller's choice.
@@ -147,9 +170,7 @@ package final class WeightLoader {
     }
   }
 
-  private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix, piece: MemoryArena.Piece)
-    throws
-  {
+  private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix) throws {
     let widened = matrix.format.type != tensor.type
     let blockWeights = matrix.format.repackBlock
     let rowBytes = tensor.columns / blockWeights * matrix.format.repackBlockBytes

@@ -15,8 +15,12 @@ package protocol TensorSource: Sendable {
 
   /// How to make blocks of `tensor` where they are needed; nil for a source whose bytes matter.
   func recipe(of tensor: TensorInfo) -> RandomRecipe?
+
+  /// The files that tensors lie in, by their `file`; none where there are no files.
+  var paths: [String] { get }
 }
 
 extension TensorSource {
   package func recipe(of tensor: TensorInfo) -> RandomRecipe? { nil }
+  package var paths: [String] { [] }
 }

@@ -83,22 +83,28 @@ extension ModelDescription {
     try add("output_norm.weight", [width], .f32)
     if !shape.tiesEmbeddings { try add("output.weight", [width, shape.vocabularySize], output) }
 
-    func integer(_ value: Int) -> MetadataValue { .uint64(UInt64(value)) }
     return try ModelDescription(
-      metadata: [
-        "general.architecture": .string("llama"),
-        "general.name": .string("\(shape.name), random \(weights.name) weights"),
-        "llama.context_length": integer(shape.contextLength),
-        "llama.block_count": integer(shape.layerCount),
-        "llama.embedding_length": integer(width),
-        "llama.feed_forward_length": integer(shape.feedForwardWidth),
-        "llama.attention.head_count": integer(shape.heads.headCount),
-        "llama.attention.head_count_kv": integer(shape.heads.kvHeadCount),
-        "llama.attention.key_length": integer(shape.heads.headSize),
-        "llama.attention.value_length": integer(shape.heads.headSize),
-        "llama.attention.layer_norm_rms_epsilon": .float32(1e-5),
-        "llama.rope.freq_base": .float32(500000),
-      ],
-      tensors: tensors)
+      metadata: Dictionary(uniqueKeysWithValues: shape.metadata(weights: weights)), tensors: tensors)
+  }
+}
+
+extension SyntheticShape {
+  /// The metadata of a llama model of this shape, without a tokenizer.
+  package func metadata(weights: TensorType) -> [(String, MetadataValue)] {
+    func integer(_ value: Int) -> MetadataValue { .uint64(UInt64(value)) }
+    return [
+      ("general.architecture", .string("llama")),
+      ("general.name", .string("\(name), random \(weights.name) weights")),
+      ("llama.context_length", integer(contextLength)),
+      ("llama.block_count", integer(layerCount)),
+      ("llama.embedding_length", integer(width)),
+      ("llama.feed_forward_length", integer(feedForwardWidth)),
+      ("llama.attention.head_count", integer(heads.headCount)),
+      ("llama.attention.head_count_kv", integer(heads.kvHeadCount)),
+      ("llama.attention.key_length", integer(heads.headSize)),
+      ("llama.attention.value_length", integer(heads.headSize)),
+      ("llama.attention.layer_norm_rms_epsilon", .float32(1e-5)),
+      ("llama.rope.freq_base", .float32(500000)),
+    ]
   }
 }

@@ -22,6 +22,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   private var engine: Engine?
   private var openFailure: Failure?
   private var isClosing = false
+  /// Whether the thread that closes frees the engine.
+  private var leavesEngine = false
   private var isStepWanted = false
   private var jobs: [Job] = []
   private var sessions: [ObjectIdentifier: SessionObject] = [:]
@@ -134,17 +136,14 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   }
 
   private func unload() {
-    var (last, unfinished) = lock.withLock {
-      defer {
-        engine = nil
-        jobs = []
-      }
-      return (engine, jobs)
+    let (last, unfinished, isLeft) = lock.withLock {
+      defer { jobs = [] }
+      return (engine, jobs, leavesEngine)
     }
     for job in unfinished { job.run(nil) }
     if let last { savePipelines(last) }
-    // Frees the device here, where the stack is large enough for any driver.
-    last = nil
+    // Freed here, where the stack is large enough for any driver, and without the lock.
+    withExtendedLifetime(last) { if !isLeft { lock.withLock { engine = nil } } }
   }
 
   /// The next start is slower if this fails, nothing else.
@@ -253,14 +252,17 @@ final class EngineObject: HandleObject, @unchecked Sendable {
 
   /// Ends the thread. Called once, by whoever took the handle.
   ///
+  /// - Parameter freesHere: whether the calling thread frees the device: while a library is unloaded, no other thread
+  ///   can unload the driver.
   /// - Returns: the sessions that were open.
-  func close() -> [SessionObject] {
+  func close(freesHere: Bool = false) -> [SessionObject] {
     let orphans = lock.withLock {
       defer {
         sessions = [:]
         ready = []
       }
       isClosing = true
+      leavesEngine = freesHere
       for session in sessions.values { session.engineCloses() }
       let failure = Failure(VKINFER_ERROR_HANDLE, "the engine was closed meanwhile")
       for answer in answers.values { answer.end(.failure(failure)) }
@@ -269,6 +271,12 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       return Array(sessions.values)
     }
     thread?.join()
+    // Not freed with the lock held.
+    let last = lock.withLock {
+      defer { engine = nil }
+      return engine
+    }
+    withExtendedLifetime(last) {}
     return orphans
   }
 

@@ -85,8 +85,8 @@ public func vkinfer_engine_open(
 }
 
 /// Closes an engine that is out of the table; its sessions' handles go, too.
-private func close(_ engine: EngineObject) {
-  let orphans = engine.close()
+private func close(_ engine: EngineObject, freesHere: Bool = false) {
+  let orphans = engine.close(freesHere: freesHere)
   HandleTable.shared.withLock { table in
     // Each may just have been closed by another thread.
     for session in orphans { _ = try? table.remove(session.handle, SessionObject.self) }
@@ -94,7 +94,9 @@ private func close(_ engine: EngineObject) {
 }
 
 private func closeAllEngines() {
-  for engine in HandleTable.shared.withLock({ $0.removeAll(EngineObject.self) }) { close(engine) }
+  for engine in HandleTable.shared.withLock({ $0.removeAll(EngineObject.self) }) {
+    close(engine, freesHere: true)
+  }
 }
 
 @c @implementation

@@ -105,7 +105,9 @@ package final class Buffer: Sendable {
     self.handle = handle
     memory = allocation.memory
     contents = mapped
-    deviceLocalBytes = allocation.isDeviceLocal ? Int(clamping: requirements.size) : 0
+    // A CPU driver's memory is all local: what is asked for as the host's is counted as the host's.
+    let isHosts = kind == .upload || kind == .download
+    deviceLocalBytes = allocation.isDeviceLocal && !isHosts ? Int(clamping: requirements.size) : 0
     context.countAllocation(deviceLocalBytes)
     context.label(handle, type: VK_OBJECT_TYPE_BUFFER, label)
   }

@@ -50,6 +50,9 @@ struct BenchModel: ParsableCommand {
     help: "Show where the time of one step goes, stage by stage, for every --depth and --batch.")
   var plan = false
 
+  @OptionGroup(title: "Memory")
+  var memory: MemoryBudgetOptions
+
   @OptionGroup var common: BenchOptions
 
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
@@ -85,6 +88,8 @@ struct BenchModel: ParsableCommand {
     Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
     Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
     Report.Column(key: "teraflops", title: "TFLOPS", width: 7),
+    Report.Column(key: "link_gigabytes_per_second", title: "link GB/s", width: 9),
+    Report.Column(key: "percent_of_link", title: "% of link", width: 9),
   ]
 
   private static let planColumns = [
@@ -122,10 +127,20 @@ struct BenchModel: ParsableCommand {
       try report.note(
         "model    \(model.path), loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
           + "\(Format.bytes(subject.weightBytes)) of weights a step")
+      if let text = subject.placementText { try report.note("weights  \(text)") }
+      if subject.linkRate > 0 {
+        try report.note(
+          "link     a copy to the device alone reaches \(Format.decimal(subject.linkRate / 1e9, 1)) GB/s")
+      }
       report.startTable()
       let runner = Runner(command: self, subject: subject, bandwidth: bandwidth.median, progress: progress)
       try runner.measure(report)
       if plan { try runner.profile(plans) }
+      if subject.placementText != nil {
+        try report.note(
+          "memory   \(Format.bytes(subject.deviceMemory)) of the device's, "
+            + "at most \(peakHostMemory().map(Format.bytes) ?? "unknown") of the host's")
+      }
       models.append(
         .object([
           ("model", .string(model.path)), ("load_seconds", .double(subject.loadSeconds)),
@@ -159,7 +174,8 @@ struct BenchModel: ParsableCommand {
       benchmark: benchmark, model: model,
       workload: ModelWorkload(
         prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
-        batches: batch.counts, tokens: tokens, tunes: !noTuning, overlaps: !noOverlap)
+        batches: batch.counts, tokens: tokens, tunes: !noTuning, overlaps: !noOverlap,
+        memory: memory.options)
     ) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw(
@@ -188,6 +204,8 @@ struct BenchModel: ParsableCommand {
             .count(1),
           ] + Self.cells(speed) + [
             .none, .none, .number(subject.promptOperations(count) / seconds.median / 1e12, decimals: 2),
+            .none,
+            .none,
           ])
       }
       guard command.tokens > 0 else { return }
@@ -203,8 +221,17 @@ struct BenchModel: ParsableCommand {
             .text("decode"), .count(command.tokens), .count(depth), .count(batch),
           ] + Self.cells(seconds.map { Double(batch) / $0 }) + [
             .number(bytes / 1e9, decimals: 1), .number(bytes / bandwidth * 100, decimals: 1), .none,
-          ])
+          ] + link(seconds))
       }
+    }
+
+    /// What a step brings to the device a second, and how that compares with a copy alone.
+    private func link(_ seconds: Samples) -> [Report.Cell] {
+      guard subject.linkRate > 0 else { return [.none, .none] }
+      let rate = Double(subject.streamedBytes) / seconds.median
+      return [
+        .number(rate / 1e9, decimals: 1), .number(rate / subject.linkRate * 100, decimals: 1),
+      ]
     }
 
     func profile(_ report: Report) throws {

@@ -55,6 +55,9 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup(title: "Memory")
+  var memory: MemoryBudgetOptions
+
   @Flag(help: "Write one JSON object instead of the text.")
   var json = false
 
@@ -120,6 +123,7 @@ struct Generate: ParsableCommand {
     options.mayShortenContext = place.context == nil
     options.tunes = !noTuning
     options.overlaps = !noOverlap
+    options.memory = memory.options
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
@@ -219,6 +223,8 @@ struct Generate: ParsableCommand {
       }
     Output.note("")
     Output.note("device   \(describe(engine))")
+    if let text = engine.placementText { Output.note("weights  \(text)") }
+    if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(
       "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond)); "

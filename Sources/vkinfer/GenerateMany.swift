@@ -18,6 +18,7 @@ extension Generate {
     }
     var options = EngineOptions()
     options.device = place.device
+    options.memory = memory.options
     options.contextLength =
       place.context
       ?? requests.map {

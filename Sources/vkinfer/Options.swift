@@ -87,3 +87,63 @@ struct EnginePlace: ParsableArguments {
     }
   }
 }
+
+/// How much memory a run may take.
+struct MemoryBudgetOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Most device memory to take, as 640MB or 8GB (default: what is free). Weights beyond it stream in every step.",
+      valueName: "size"),
+    transform: MemoryBudgetOptions.bytes)
+  var gpuMemory: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Most host memory for weights that stream (default: most of what is free).", valueName: "size"),
+    transform: MemoryBudgetOptions.bytes)
+  var hostMemory: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Where weights stream from: host (pinned memory), file, or auto (host as far as it goes).",
+      valueName: "place"))
+  var weightsFrom = WeightsFrom.auto
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Copies of weights ahead of the one computed with; 0 is none (default: as many as there is room for).",
+      valueName: "count"))
+  var prefetch: Int?
+
+  func validate() throws {
+    if let prefetch, prefetch < 0 {
+      throw ValidationError("--prefetch \(prefetch) is not possible: use 0 or more")
+    }
+  }
+
+  var options: MemoryOptions {
+    var options = MemoryOptions()
+    options.device = gpuMemory
+    options.host = hostMemory
+    options.weightsFrom = weightsFrom
+    options.prefetch = prefetch
+    return options
+  }
+
+  /// "640MB", "8GB", "500000000".
+  static func bytes(_ text: String) throws -> Int {
+    let units: [(String, Double)] = [("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("B", 1), ("", 1)]
+    let upper = text.uppercased()
+    for (unit, factor) in units where upper.hasSuffix(unit) {
+      if let number = Double(upper.dropLast(unit.count)), number > 0, number * factor < 1e15 {
+        return Int(number * factor)
+      }
+    }
+    throw ValidationError("\"\(text)\" is no amount of memory: use one such as 640MB or 8GB")
+  }
+}
+
+extension WeightsFrom: ExpressibleByArgument {}

@@ -30,6 +30,9 @@ struct Perplexity: ParsableCommand {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @OptionGroup(title: "Memory")
+  var memory: MemoryBudgetOptions
+
   @Flag(help: "Write one JSON object instead of the figure.")
   var json = false
 
@@ -59,6 +62,7 @@ struct Perplexity: ParsableCommand {
     options.contextLength = context
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)
+    options.memory = memory.options
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
 
     let progress = Progress()

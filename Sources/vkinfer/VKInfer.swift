@@ -9,6 +9,7 @@ struct VKInfer: ParsableCommand {
     version: "vkinfer 0.1.0",
     subcommands: [
       Generate.self, Devices.self, Inspect.self, Perplexity.self, Bench.self, Tokenize.self,
+      Synthesize.self,
       Selftest.self,
     ])
 

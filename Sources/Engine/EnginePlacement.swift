@@ -1,0 +1,89 @@
+import Glibc
+import Kernels
+import ModelFiles
+import Placement
+import Transformer
+import VulkanRuntime
+
+/// Where weights may be when the device has no room for all.
+public typealias WeightsFrom = Placement.WeightsFrom
+
+/// How much memory a run may take, and where weights come from that it leaves no room for on the device.
+public struct MemoryOptions: Sendable {
+  /// Most bytes of device memory; nil takes what is free.
+  public var device: Int?
+  /// Most bytes of host memory for weights; nil takes most of what is free.
+  public var host: Int?
+  public var weightsFrom = WeightsFrom.auto
+  /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as there is room for.
+  public var prefetch: Int?
+
+  public init() {}
+
+  /// Whether anything is asked for.
+  package var isGiven: Bool { device != nil || host != nil || weightsFrom != .auto || prefetch != nil }
+
+  /// What may be taken on a device that has `available` bytes left.
+  package func budget(available: Int) -> MemoryBudget {
+    MemoryBudget(
+      device: min(device ?? available, available), host: host ?? Self.freeHostMemory, from: weightsFrom)
+  }
+
+  /// Four fifths of what the system says could be taken now.
+  private static var freeHostMemory: Int {
+    let pages = sysconf(Int32(_SC_AVPHYS_PAGES))
+    let fallback = pages > 0 ? pages * sysconf(Int32(_SC_PAGESIZE)) : 4 << 30
+    guard let file = fopen("/proc/meminfo", "r") else { return fallback / 5 * 4 }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    while fgets(&line, Int32(line.count), file) != nil {
+      let text = line.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+      guard text.hasPrefix("MemAvailable:") else { continue }
+      let digits = text.filter { ("0"..."9").contains($0) }
+      return (Int(digits) ?? 0) * 1024 / 5 * 4
+    }
+    return fallback / 5 * 4
+  }
+}
+
+/// What a step may ask for and where weights are, where the device has no room for all.
+package struct StreamedPlacement: Sendable {
+  package var weights: WeightPlacement
+  package var promptChunk: Int
+  package var limits: StepLimits
+
+  /// Takes as many tokens of a prompt at once as memory allows: each step brings all weights that stream.
+  ///
+  /// - Parameters:
+  ///   - cacheBytes: what keys and values take.
+  ///   - limits: what a step with chunks of so many tokens of prompts may ask for.
+  package init(
+    program: Program, source: any TensorSource, memory: MemoryOptions, available: Int, cacheBytes: Int,
+    chunk: Int, traits: DeviceTraits, limits: (Int) -> StepLimits
+  ) throws {
+    let budget = memory.budget(available: available)
+    var chunk = chunk
+    func workspace(_ chunk: Int) -> Int {
+      Workspace.byteCount(program: program, limits: limits(chunk), traits: traits)
+    }
+    while chunk > 16, workspace(chunk) > max(0, budget.device - cacheBytes) / 4 { chunk /= 2 }
+    promptChunk = chunk
+    self.limits = limits(chunk)
+    weights = try WeightPlacement(
+      program: program, source: source, budget: budget, fixed: cacheBytes + workspace(chunk),
+      prefetch: memory.prefetch, rowInterleave: traits.rowInterleave)
+  }
+}
+
+/// The most memory that this process has had, in bytes; nil where the system does not say.
+public func peakHostMemory() -> Int? {
+  guard let file = fopen("/proc/self/status", "r") else { return nil }
+  defer { fclose(file) }
+  var line = [CChar](repeating: 0, count: 256)
+  while fgets(&line, Int32(line.count), file) != nil {
+    let text = line.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+    guard text.hasPrefix("VmHWM:") else { continue }
+    return Int(text.filter { ("0"..."9").contains($0) }).map { $0 * 1024 }
+  }
+  return nil
+}

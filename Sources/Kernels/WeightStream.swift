@@ -1,0 +1,312 @@
+import CShaderInterface
+import ModelFiles
+import Synchronization
+import Transformer
+import VulkanRuntime
+
+/// Brings weights that are not on a device to it while it computes, unit by unit, through a ring of device memory.
+///
+/// Copies run on the transfer queue, ordered by two semaphores that count units: a copy waits until what stood in its
+/// place of the ring has been computed with, and the computing queue waits for copies alone.
+/// One thread at a time uses it: the one that submits steps.
+package final class WeightStream: @unchecked Sendable {
+  package let layout: StreamLayout
+  let ring: Buffer
+  private let unpacked: Buffer?
+  private let device: Device
+  private let copied: TimelineSemaphore
+  private let consumed: TimelineSemaphore
+  private let overlaps: [[Int]]
+  private let prefetch: Int?
+  private let reader: WeightFileReader?
+
+  /// Units copied so far, in all steps.
+  private(set) var count: UInt64 = 0
+  private var readCount: UInt64 = 0
+  /// When each unit was last computed with.
+  private var lastUse: [UInt64]
+  /// What last left each slot of the reader.
+  private var slotUse: [UInt64]
+  /// Each unit in device layout; nil for those from the file.
+  private var images: [MemoryArena.Piece?]
+  private var copies: [Copy: CommandBuffer] = [:]
+  private let arena: MemoryArena
+  package private(set) var hostBytes = 0
+  /// Bytes copied so far.
+  package private(set) var copiedBytes = 0
+
+  private struct Copy: Hashable {
+    var unit: Int
+    var slot: Int
+  }
+
+  /// Slots of pinned memory that the file is read into.
+  package static let readSlots = 3
+
+  package init(
+    device: Device, layout: StreamLayout, residency: WeightResidency, paths: [String],
+    fault: (@Sendable () throws -> Void)? = nil
+  ) throws {
+    self.device = device
+    self.layout = layout
+    prefetch = residency.prefetch
+    overlaps = layout.overlaps
+    lastUse = Array(repeating: 0, count: layout.units.count)
+    images = Array(repeating: nil, count: layout.units.count)
+    slotUse = Array(repeating: 0, count: Self.readSlots)
+    ring = try device.makeBuffer(byteCount: residency.ringBytes, memory: .device, label: "ring of weights")
+    unpacked =
+      layout.unpackedBytes > 0
+      ? try device.makeBuffer(byteCount: layout.unpackedBytes, memory: .device, label: "unpacked weights")
+      : nil
+    copied = try device.makeSemaphore()
+    consumed = try device.makeSemaphore()
+    arena = MemoryArena(device: device, label: "weights on the host", memory: .upload, blockBytes: 256 << 20)
+    if layout.largestFileUnit > 0 {
+      reader = try WeightFileReader(
+        device: device, paths: paths, slotBytes: layout.largestFileUnit, slotCount: Self.readSlots,
+        fault: fault)
+      hostBytes += Self.readSlots * layout.largestFileUnit
+    } else {
+      reader = nil
+    }
+  }
+
+  // Memory that the device still uses must not be freed.
+  deinit {
+    try? device.waitIdle()
+    reader?.end()
+  }
+
+  // MARK: - Loading
+
+  /// Brings what stays on the host there, in device layout: made in the ring, then copied back.
+  func load(_ loader: WeightLoader) throws {
+    var remaining = layout.byteCount(from: .host)
+    for (index, unit) in layout.units.enumerated() where unit.tier == .host {
+      remaining -= unit.byteCount
+      let image = try arena.allocate(unit.byteCount, expected: remaining)
+      hostBytes += unit.byteCount
+      images[index] = image
+      for member in layout.members[unit.members] {
+        let place = MemoryArena.Piece(
+          buffer: ring, offset: unit.offset + member.offset, byteCount: member.spec.byteCount)
+        _ = try loader.matrix(member.spec, at: place)
+      }
+      try loader.copy(
+        from: .init(buffer: ring, offset: unit.offset, byteCount: unit.byteCount), offset: 0,
+        to: image.buffer,
+        at: image.offset, byteCount: unit.byteCount)
+    }
+  }
+
+  /// A matrix in host memory that products never read: an embedding table.
+  func table(_ spec: MatrixSpec, _ loader: WeightLoader) throws -> (matrix: DeviceMatrix, buffer: Buffer) {
+    let format = spec.format
+    let whole = format.planeOffsets(rows: spec.rows, columns: spec.columns)
+    let buffer = try device.makeBuffer(
+      byteCount: whole.total, memory: .upload, label: "embedding table on the host")
+    hostBytes += whole.total
+    for piece in spec.pieces(of: ring.byteCount) {
+      let place = MemoryArena.Piece(buffer: ring, offset: 0, byteCount: piece.byteCount)
+      _ = try loader.matrix(piece, at: place)
+      let own = format.planeOffsets(rows: piece.rows, columns: piece.columns)
+      let rows = (piece.rows + format.rowInterleave - 1) / format.rowInterleave * format.rowInterleave
+      for (index, plane) in format.planes.enumerated() {
+        let start = piece.rowOffset * piece.columns / plane.weights * plane.bytes
+        try loader.copy(
+          from: place, offset: own.offsets[index], to: buffer, at: whole.offsets[index] + start,
+          byteCount: rows * piece.columns / plane.weights * plane.bytes)
+      }
+    }
+    let matrix = DeviceMatrix(
+      format: format, rows: spec.rows, columns: spec.columns,
+      planes: whole.offsets.map { buffer.address + UInt64($0) }, rowOffset: 0)
+    return (matrix, buffer)
+  }
+
+  /// The matrices of a stage, where its products find them.
+  func matrices(ofStage stage: Int) -> [DeviceMatrix] {
+    layout.members.filter { $0.stage == stage }.map(matrix)
+  }
+
+  private func matrix(_ member: StreamLayout.Member) -> DeviceMatrix {
+    let format = member.spec.format
+    let base =
+      if let offset = member.unpackedOffset, let unpacked {
+        unpacked.address + UInt64(offset)
+      } else {
+        ring.address + UInt64(layout.units[member.unit].offset + member.offset)
+      }
+    let planes = format.planeOffsets(rows: member.spec.rows, columns: member.spec.columns).offsets
+    var matrix = DeviceMatrix(
+      format: format, rows: member.spec.rows, columns: member.spec.columns,
+      planes: planes.map { base + UInt64($0) }, rowOffset: member.spec.rowOffset)
+    matrix.unit = member.unit
+    return matrix
+  }
+
+  // MARK: - Steps
+
+  /// Records what comes before the products that read a unit: unpacking, for one from the file.
+  func recordArrival(of unit: Int, _ commands: CommandBuffer, cache: KernelCache, traits: DeviceTraits) throws
+  {
+    commands.keepAlive([ring])
+    guard layout.units[unit].tier == .file, let unpacked else { return }
+    commands.keepAlive([unpacked])
+    // Products of the unit before may still read what is there.
+    commands.barrier()
+    let members = layout.members[layout.units[unit].members]
+    for member in members where member.spec.format.planes.contains(where: \.cleared) {
+      commands.fill(
+        unpacked, offset: member.unpackedOffset ?? 0, byteCount: (member.spec.byteCount + 3) / 4 * 4, value: 0
+      )
+    }
+    commands.barrier()
+    for member in members {
+      let matrix = matrix(member)
+      let format = matrix.format
+      for (part, extent) in zip(member.spec.parts, member.extents) {
+        let rows = part.slice.rows.count
+        let rowBytes = extent.byteCount / rows
+        let most = 32768
+        for first in stride(from: 0, to: rows, by: most) {
+          let place = layout.units[unit].offset + extent.place + first * rowBytes
+          var push = RepackPush()
+          push.source = ring.address + UInt64(place & ~3)
+          push.source_skip = UInt32(place & 3)
+          push.source_blocks_per_row = UInt32(rowBytes / format.repackBlockBytes)
+          push.first_source_block = UInt32(part.slice.columns.lowerBound / format.repackBlock)
+          push.row_count = UInt32(min(most, rows - first))
+          push.first_row = UInt32(first)
+          push.row_offset = UInt32(part.rowOffset)
+          push.row_stride = UInt32(part.rowStride)
+          push.pair_head_size = UInt32(part.pairs?.headSize ?? 0)
+          push.pair_rotated_size = UInt32(part.pairs?.rotatedSize ?? 0)
+          try RepackKernel(matrix: matrix).record(commands, push: push, cache: cache, traits: traits)
+          // Blocks that share a word with another part's are joined by atomics.
+          commands.barrier()
+        }
+      }
+    }
+  }
+
+  /// Queues a step: commands that need no unit, then for each unit those that come after its arrival.
+  package func submit(
+    first: CommandBuffer, units: [(unit: Int, commands: CommandBuffer)], last: [CommandBuffer],
+    done: (TimelineSemaphore, UInt64)
+  ) throws {
+    guard !units.isEmpty else {
+      return try device.computeQueue.submit([first] + last, signal: [done])
+    }
+    try device.computeQueue.submit([first])
+    for (index, (unit, commands)) in units.enumerated() {
+      let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
+      let behind = prefetch.map { count > UInt64($0) ? count - UInt64($0) : 0 } ?? 0
+      try copy(unit, after: max(free, behind))
+      let isLast = index == units.count - 1
+      try device.computeQueue.submit(
+        [commands] + (isLast ? last : []), wait: [(copied, count)],
+        signal: [(consumed, count)] + (isLast ? [done] : []))
+      lastUse[unit] = count
+    }
+  }
+
+  /// Queues the copy of a unit, when so many units have been computed with.
+  private func copy(_ unit: Int, after free: UInt64) throws {
+    var waits: [(TimelineSemaphore, UInt64)] = free > 0 ? [(consumed, free)] : []
+    var slot = 0
+    if let reader, layout.units[unit].tier == .file {
+      readCount += 1
+      slot = Int(readCount % UInt64(Self.readSlots))
+      reader.read(
+        layout.members[layout.units[unit].members].flatMap(\.extents), number: readCount,
+        free: (copied, slotUse[slot]))
+      waits.append((reader.done, readCount))
+    }
+    let commands = try copyCommands(Copy(unit: unit, slot: slot))
+    try device.transferQueue.submit([commands], wait: waits, signal: [(copied, count + 1)])
+    count += 1
+    copiedBytes += layout.units[unit].byteCount
+    if layout.units[unit].tier == .file { slotUse[slot] = count }
+  }
+
+  private func copyCommands(_ copy: Copy) throws -> CommandBuffer {
+    if let known = copies[copy] { return known }
+    let unit = layout.units[copy.unit]
+    let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
+    try commands.begin()
+    if let image = images[copy.unit] {
+      commands.copy(
+        from: image.buffer, offset: image.offset, to: ring, offset: unit.offset, byteCount: unit.byteCount)
+    } else if let reader {
+      commands.copy(
+        from: reader.slots[copy.slot], offset: 0, to: ring, offset: unit.offset, byteCount: unit.byteCount)
+    }
+    if device.transferQueue === device.computeQueue { commands.barrier() }
+    try commands.end()
+    copies[copy] = commands
+    return commands
+  }
+
+  /// Reads asked for so far.
+  package var reads: UInt64 { readCount }
+
+  /// Throws what went wrong with one of the first `count` reads.
+  package func check(reads count: UInt64) throws {
+    if let error = reader?.failure(upTo: count) { throw error }
+  }
+
+  /// Makes ready for the next request after a failure; nothing may be in flight.
+  package func recover() { reader?.recover() }
+
+  /// Bytes read from the file so far, and the seconds that took.
+  package var readings: (bytes: Int, seconds: Double) { reader?.readings ?? (0, 0) }
+
+  // MARK: - Measuring
+
+  /// Bytes a second that the link copies to the device: the largest unit, over and over.
+  package func linkRate(repetitions: Int = 6) throws -> Double {
+    let staging = try device.makeBuffer(
+      byteCount: min(ring.byteCount, 64 << 20), memory: .upload, label: "link test")
+    let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
+    try commands.begin()
+    for _ in 0..<4 {
+      commands.copy(from: staging, offset: 0, to: ring, offset: 0, byteCount: staging.byteCount)
+      commands.barrier()
+    }
+    try commands.end()
+    try device.waitIdle()
+    var best = 0.0
+    for _ in 0..<repetitions {
+      let start = ContinuousClock.now
+      try device.transferQueue.submit([commands])
+      try device.transferQueue.waitIdle()
+      best = max(best, Double(4 * staging.byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
+    }
+    return best
+  }
+}
+
+/// The command buffers that a step is recorded into: one, or where weights stream one for what needs none of them and
+/// one for what follows the arrival of each unit.
+package final class StepRecording {
+  package private(set) var commands: CommandBuffer
+  package private(set) var units: [(unit: Int, commands: CommandBuffer)] = []
+  private let next: ((Int) throws -> CommandBuffer)?
+
+  /// - Parameter next: ends the commands so far and begins those that follow the arrival of a unit; nil to record all
+  ///   into `commands`.
+  package init(_ commands: CommandBuffer, next: ((Int) throws -> CommandBuffer)? = nil) {
+    self.commands = commands
+    self.next = next
+  }
+
+  /// Products with `matrix` come next.
+  func need(_ matrix: DeviceMatrix) throws {
+    guard let unit = matrix.unit, let next, units.last?.unit != unit else { return }
+    try commands.end()
+    commands = try next(unit)
+    units.append((unit, commands))
+  }
+}
