@@ -38,10 +38,8 @@ extension vkinfer_engine_options {
 
   /// Where weights, keys and values go.
   private func setPlacement(_ options: inout EngineOptions) throws {
-    guard gpu_memory == 0, host_memory == 0 else {
-      throw Failure(
-        VKINFER_ERROR_UNSUPPORTED, "this build has no memory budgets: leave gpu_memory and host_memory 0")
-    }
+    if gpu_memory > 0 { options.memory.device = Int(clamping: gpu_memory) }
+    if host_memory > 0 { options.memory.host = Int(clamping: host_memory) }
     guard try Arguments.optionalText(mesh, "mesh") == nil else {
       throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build runs on one device: leave mesh NULL")
     }

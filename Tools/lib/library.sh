@@ -60,6 +60,8 @@ library_examples() {
   g++ "${library_warnings[@]}" -std=c++11 -fsyntax-only -x c++ "$library_prefix/include/vkinfer.h" || return
   [ "$(grep -c '' Examples/c/minimal.c)" -lt 40 ] || return
   output=$("$library_work/minimal-gcc" "$model") && [[ $output == *" Paris."* ]] || return
+  # Of 80 MB of weights, room for some at a time.
+  output=$("$library_work/streaming-gcc" "$model" 90) && [[ $output == *" Paris."* ]] || return
   output=$(printf 'What is the capital of France?\n' | "$library_work/chat-clang" "$model") && [[ $output == *Paris* ]] || return
   output=$("$library_work/parallel-gcc" "$model" 64 4) && [ "$(grep -c '' <<<"$output")" -ge 64 ] || return
   # Counting on: the text of every session is its own.

@@ -185,10 +185,11 @@ typedef struct vkinfer_engine_options {
   uint32_t expected_prompt; /* tokens of a usual prompt, compiled for while loading; 0: at the first use. Default 16 */
   int32_t no_tuning;        /* 1: products are cut by rule, not measured at a device's first use */
   uint64_t cache_tokens;    /* tokens of all sessions whose keys and values are kept; 0 chooses */
+  /* mesh and kv_type: this version knows "f16" alone, the rest is VKINFER_ERROR_UNSUPPORTED. */
   uint64_t gpu_memory;      /* bytes of device memory to use at most; 0: what is free */
   uint64_t host_memory;     /* bytes of host memory for weights that the device has no room for; 0 chooses */
   const char *device;       /* an index, or part of a name; NULL: the best */
-  const char *mesh;         /* several devices, in the notation of `vkinfer generate --mesh`; NULL: one */
+  const char *mesh;         /* several devices; NULL: one */
   const char *kv_type;      /* the type of keys and values, such as "f16"; NULL chooses */
   const char *cache_directory; /* where compiled kernels are kept; NULL: the user's cache; "": nowhere */
   vkinfer_progress progress;   /* or NULL */
