@@ -36,6 +36,8 @@ public struct EngineOptions: Sendable {
   public var pipelineCacheDirectory: String?
   /// Whether the fastest of several ways to cut products is measured at first use of a device, within two seconds.
   public var tunes = true
+  /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
+  public var overlaps = true
   /// Memory that may be taken.
   public var memory = MemoryOptions()
   /// Called before each read of weights while the model runs; throws to make it fail.
@@ -189,7 +191,8 @@ public final class Engine: Sendable {
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try placement.runner(
-      opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount)
+      opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
+      overlaps: options.overlaps)
     if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
       let runner = runner as? ModelRunner

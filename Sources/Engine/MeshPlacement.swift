@@ -64,10 +64,12 @@ struct MeshPlacement {
 
   /// The devices' runners, joined to one where there are several.
   func runner(
-    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int
+    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
+    overlaps: Bool
   ) throws -> any StepRunner {
     guard mesh.deviceCount > 1 else {
-      return try ModelRunner(cache: caches[0], model: models[0], limits: limits, pageCount: pageCount)
+      return try ModelRunner(
+        cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
     }
     let depth = MeshRunner.depth(of: mesh)
     let layout = MeshLayout(programs: programs, limits: limits, slotCount: depth)

@@ -43,14 +43,16 @@ package final class ModelRunner: StepRunner {
     var first: CommandBuffer
     var units: [(unit: Int, commands: CommandBuffer)]
     var parts: [StepRecording.Part]
+    var chain: StageChain?
   }
 
   /// - Parameters:
   ///   - port: what the device shares with others, where it has a share of the model.
   ///   - depth: steps that may be in flight.
+  ///   - overlaps: whether stages of a token may start while the one before still runs, where the device can.
   package init(
     cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, port: MeshPort? = nil,
-    depth: Int = ModelRunner.usualDepth
+    depth: Int = ModelRunner.usualDepth, overlaps: Bool = true
   ) throws {
     self.depth = depth
     device = cache.device
@@ -64,7 +66,9 @@ package final class ModelRunner: StepRunner {
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(
-      cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port)
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
+      chainsStages: overlaps && port == nil && !traits.isCPU
+        && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
     for index in 0..<depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -109,6 +113,7 @@ package final class ModelRunner: StepRunner {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
     let plan = try plan(shape, slot: index)
+    plan.chain?.reset()
     let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
     let end = partCount + UInt64(max(1, plan.parts.count))
@@ -142,6 +147,12 @@ package final class ModelRunner: StepRunner {
   package func results(_ ticket: StepTicket) throws -> [UInt32] {
     try wait(for: ticket.end)
     try model.stream?.check(reads: ticket.reads)
+    guard !slots[ticket.slot].step.isAbandoned else {
+      throw EngineError(
+        .device,
+        "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap"
+      )
+    }
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
@@ -379,9 +390,10 @@ package final class ModelRunner: StepRunner {
     let recording =
       recorder.isShared ? try StepRecording(sharedOn: device) : try localRecording()
     let first = recording.commands
-    try recorder.record(recording, shape: shape, slot: slots[slot].step)
+    let chain = try recorder.makeChain(shape)
+    try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
     try recording.commands.end()
-    let plan = Plan(first: first, units: recording.units, parts: recording.parts)
+    let plan = Plan(first: first, units: recording.units, parts: recording.parts, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }

@@ -20,7 +20,7 @@ package struct EmbedKernel: Sendable, Hashable {
   package var squareCount: Int { table.columns / 32 }
 
   /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale`, `vocabulary` and
-  /// `first_token` are filled in.
+  /// `row_interleave` and `first_token` are filled in.
   package func record(
     _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
@@ -29,6 +29,7 @@ package struct EmbedKernel: Sendable, Hashable {
     push.columns = UInt32(table.columns)
     push.scale = scale
     push.vocabulary = UInt32(table.rows)
+    push.row_interleave = UInt32(table.format.rowInterleave)
     push.first_token = UInt32(firstToken)
     let threads = traits.invocations(32)
     commands.dispatch(

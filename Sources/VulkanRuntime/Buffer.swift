@@ -46,6 +46,9 @@ package final class Buffer: Sendable {
   /// What it is a view of, for imported memory.
   private let host: HostMemory?
 
+  /// Whether it lies in the device's own memory.
+  package var isDeviceLocal: Bool { deviceLocalBytes > 0 }
+
   /// - Parameter host: memory to import, all of it, instead of new memory.
   init(
     context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String,
