@@ -83,7 +83,8 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "Transformer", "VulkanRuntime", "ModelFiles"], exclude: ["Fixtures"]),
+      name: "EngineTests", dependencies: ["Engine", "Transformer", "VulkanRuntime", "ModelFiles"],
+      exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",
       dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),

@@ -45,7 +45,7 @@ float block_value(uint place, uint i) { return scores[place * 32 + i]; }
 void store_output_blocks(uint row, uint head) {
   if (NEXT != NEXT_BYTES) return;
   barrier();
-  for (uint block = gl_LocalInvocationIndex; block < HEAD_SIZE / 32; block += THREADS) {
+  for (uint block = gl_SubgroupID; block < HEAD_SIZE / 32; block += gl_NumSubgroups) {
     store_block(
         push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, block);
   }

@@ -6,6 +6,7 @@
 // are positions for the scores (a key octet of neighbouring positions is contiguous), and octets of value elements
 // for the sums. With SPLITS > 1 several workgroups share the positions, and the last one done joins their results.
 #extension GL_KHR_shader_subgroup_shuffle : require
+#define CHAINED
 #include "common/types.glsl"
 #include "common/blocks.glsl"
 
@@ -19,16 +20,20 @@ layout(constant_id = 6) const uint NEXT = NEXT_FLOATS;
 layout(constant_id = 7) const uint PARALLEL = 1;  // positions whose values a subgroup takes at a time
 layout(constant_id = 8) const uint BATCH = 2;     // key octets whose loads are under way at once
 layout(constant_id = 9) const uint VALUE_BATCH = 4;  // values of positions, likewise
+layout(constant_id = 10) const bool CHAIN = false;
 
 layout(push_constant) uniform Push { AttentionPush push; };
+#include "common/chain.glsl"
 
 const uint OCTETS = HEAD_SIZE / 8;
 const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
 const uint PARTIAL = HEAD_SIZE + 2;  // a split's sums, maximum and weight
 const float MASKED = -3.0e38;
+const uint JOINED = 8;  // splits whose sums are loaded at once
 
 shared vec4 queries[GROUP * HEAD_SIZE / 4];
-shared float sums[SUBGROUPS * GROUP * HEAD_SIZE];
+// Sums of every subgroup, then maximum and weight of every split.
+shared float sums[SUBGROUPS * HEAD_SIZE > 2 * SPLITS ? SUBGROUPS * GROUP * HEAD_SIZE : 2 * SPLITS * GROUP];
 shared vec2 state[SUBGROUPS * GROUP];  // maximum and weight
 shared uint ticket;
 
@@ -56,7 +61,7 @@ void store_output_blocks(uint row, uint first_head, uint heads_here) {
     }
     return;
   }
-  for (uint block = gl_LocalInvocationIndex; block < heads_here * HEAD_SIZE / 32; block += gl_WorkGroupSize.x) {
+  for (uint block = gl_SubgroupID; block < heads_here * HEAD_SIZE / 32; block += gl_NumSubgroups) {
     store_block(
         push.outputs, push.output_scales, row, push.output_width, first_head * HEAD_SIZE / 32 + block, block);
   }
@@ -78,7 +83,7 @@ void load_values(uint first, uint first_value) {
   }
 }
 
-void main() {
+void attend() {
   uint thread = gl_LocalInvocationIndex;
   uint lane = gl_SubgroupInvocationID;
   if (gl_WorkGroupID.x >= push.step.tile_count) return;
@@ -99,6 +104,13 @@ void main() {
   uint active_splits = min(SPLITS, (rounds + SUBGROUPS - 1) / SUBGROUPS);
   if (gl_WorkGroupID.z >= active_splits) return;
 
+  uint table = tile.sequence * push.table_stride;
+  // Where a round's positions lie is looked up a round before, the first one's while the stage before still runs.
+  uint first_round = gl_WorkGroupID.z * SUBGROUPS + gl_SubgroupID;
+  uint stride = active_splits * SUBGROUPS;
+  uint next_page =
+      push.block_tables.at[table + min(begin + first_round * SUBGROUP_SIZE + lane, end - 1) / KV_PAGE_TOKENS];
+  wait_for_stage_before();
   for (uint i = thread; i < GROUP * HEAD_SIZE / 4; i += gl_WorkGroupSize.x) {
     vec4 query = vec4(0);
     if (i / (HEAD_SIZE / 4) < heads_here) {
@@ -116,13 +128,13 @@ void main() {
     maxima[q] = MASKED;
     weights[q] = 0;
   }
-  uint table = tile.sequence * push.table_stride;
   barrier();
 
-  for (uint round = gl_WorkGroupID.z * SUBGROUPS + gl_SubgroupID; round < rounds; round += active_splits * SUBGROUPS) {
+  for (uint round = first_round; round < rounds; round += stride) {
     uint position = begin + round * SUBGROUP_SIZE + lane;
     uint readable = min(position, end - 1);
-    uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
+    uint page = next_page * push.kv_head_count + kv_head;
+    next_page = push.block_tables.at[table + min(position + stride * SUBGROUP_SIZE, end - 1) / KV_PAGE_TOKENS];
     uint slot = readable % KV_PAGE_TOKENS;
     uint first_value = (page * KV_PAGE_TOKENS + slot) * OCTETS;
     uint first_key = page * OCTETS * KV_PAGE_TOKENS + slot;
@@ -250,18 +262,45 @@ void main() {
   barrier();
   memoryBarrierBuffer();
   if (ticket != active_splits - 1) return;
-  for (uint i = thread; i < heads_here * HEAD_SIZE; i += gl_WorkGroupSize.x) {
-    uint base = (row * push.head_count + first_head + i / HEAD_SIZE) * SPLITS * PARTIAL;
+  // Maximum and weight of every split, then their sums, several under way at once.
+  for (uint i = thread; i < heads_here * SPLITS; i += gl_WorkGroupSize.x) {
+    uint partial = ((row * push.head_count + first_head) * SPLITS + i) * PARTIAL + HEAD_SIZE;
+    bool exists = i % SPLITS < active_splits;
+    sums[2 * i] = exists ? push.partials.at[partial] : MASKED;
+    sums[2 * i + 1] = exists ? push.partials.at[partial + 1] : 0.0;
+  }
+  barrier();
+  [[unroll]] for (uint e = 0; e < EACH; e++) {
+    uint i = min(thread + e * gl_WorkGroupSize.x, heads_here * HEAD_SIZE - 1);
+    uint q = i / HEAD_SIZE;
     float maximum = MASKED;
-    for (uint s = 0; s < active_splits; s++) maximum = max(maximum, push.partials.at[base + s * PARTIAL + HEAD_SIZE]);
+    for (uint s = 0; s < active_splits; s++) maximum = max(maximum, sums[2 * (q * SPLITS + s)]);
     float sum = 0;
     float weight = 0;
-    for (uint s = 0; s < active_splits; s++) {
-      float factor = exp(push.partials.at[base + s * PARTIAL + HEAD_SIZE] - maximum);
-      sum = fma(factor, push.partials.at[base + s * PARTIAL + i % HEAD_SIZE], sum);
-      weight = fma(factor, push.partials.at[base + s * PARTIAL + HEAD_SIZE + 1], weight);
+    uint base = (row * push.head_count + first_head + q) * SPLITS * PARTIAL + i % HEAD_SIZE;
+    for (uint first = 0; first < active_splits; first += JOINED) {
+      float parts[JOINED];
+      [[unroll]] for (uint u = 0; u < JOINED; u++) {
+        parts[u] = first + u < active_splits ? push.partials.at[base + (first + u) * PARTIAL] : 0.0;
+      }
+      [[unroll]] for (uint u = 0; u < JOINED; u++) {
+        uint at = 2 * (q * SPLITS + min(first + u, SPLITS - 1));
+        float factor = first + u < active_splits ? exp(sums[at] - maximum) : 0.0;
+        sum = fma(factor, parts[u], sum);
+        weight = fma(factor, sums[at + 1], weight);
+      }
     }
-    store_output(row, first_head, i, sum / weight);
+    joined[e] = sum / weight;
+  }
+  barrier();
+  [[unroll]] for (uint e = 0; e < EACH; e++) {
+    uint i = thread + e * gl_WorkGroupSize.x;
+    if (i < heads_here * HEAD_SIZE) store_output(row, first_head, i, joined[e]);
   }
   store_output_blocks(row, first_head, heads_here);
+}
+
+void main() {
+  attend();
+  finish_stage();
 }

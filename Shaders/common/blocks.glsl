@@ -11,18 +11,20 @@ uint block_quad(uint block, uint part) { return ((block >> 5) << 6) + (part << 5
 // own name for the block.
 float block_value(uint place, uint i);
 
-// Quantises 32 inputs and stores them as block `block` of row `row`. One invocation does it: no subgroup size and no
-// barrier is needed, and the whole costs less than a step of a product. The inputs stay where they are, since an array
-// of them takes some CPU drivers gigabytes to compile.
+// Quantises 32 inputs and stores them as block `block` of row `row`. The invocations of a subgroup do it together: it is
+// among the last things of a stage, which the next one waits for.
 void store_block(WordsOut bytes, FloatsOut scales, uint row, uint width, uint block, uint place) {
   const float magic = 12582912;  // 1.5 * 2^23: the low bits of a sum with it are the rounded number
   float largest = 0;
-  for (uint i = 0; i < 32; i++) largest = max(largest, abs(block_value(place, i)));
+  for (uint i = gl_SubgroupInvocationID; i < 32; i += gl_SubgroupSize) {
+    largest = max(largest, abs(block_value(place, i)));
+  }
+  largest = subgroupMax(largest);
   bool empty = !(largest > 1.0e-30);
   float inverse = empty ? 0.0 : 127 / largest;
   float scale = empty ? 0.0 : largest * (1.0 / 127);
   int total = 0;
-  for (uint j = 0; j < 8; j++) {
+  for (uint j = gl_SubgroupInvocationID; j < 8; j += gl_SubgroupSize) {
     uint word = 0;
     [[unroll]] for (uint i = 0; i < 4; i++) {
       uint bits = floatBitsToUint(fma(block_value(place, 4 * j + i), inverse, magic));
@@ -31,6 +33,9 @@ void store_block(WordsOut bytes, FloatsOut scales, uint row, uint width, uint bl
     }
     bytes.at[row * (width / 4) + 4 * block_quad(block, j >> 2) + (j & 3u)] = word;
   }
-  scales.at[(row * (width / 32) + block) * 2] = scale;
-  scales.at[(row * (width / 32) + block) * 2 + 1] = scale * float(total);
+  total = subgroupAdd(total);
+  if (gl_SubgroupInvocationID == 0) {
+    scales.at[(row * (width / 32) + block) * 2] = scale;
+    scales.at[(row * (width / 32) + block) * 2 + 1] = scale * float(total);
+  }
 }

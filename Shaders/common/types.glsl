@@ -1,4 +1,16 @@
 // Extensions, buffer-reference types and the shared structs: included first by every shader.
+//
+// Shaders that define CHAINED may run before the stage whose outputs they read is done (common/chain.glsl): what
+// stages hand on is then subject to the Vulkan memory model, by which a wait for a stage makes its writes visible.
+#ifdef CHAINED
+#pragma use_vulkan_memory_model
+#extension GL_KHR_memory_scope_semantics : require
+#define STAGE_INPUT nonprivate
+#define STAGE_OUTPUT nonprivate restrict
+#else
+#define STAGE_INPUT readonly restrict
+#define STAGE_OUTPUT restrict
+#endif
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_basic : require
@@ -10,10 +22,15 @@ layout(buffer_reference, std430, buffer_reference_align = 8) readonly restrict b
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer Words { uint at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Floats4 { vec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer FloatsIn { float at[]; };
-layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer FloatsOut { float at[]; };
-layout(buffer_reference, std430, buffer_reference_align = 4) restrict buffer WordsOut { uint at[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) restrict buffer QuadsOut { uvec4 at[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) restrict buffer Floats4Out { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_OUTPUT buffer FloatsOut { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_OUTPUT buffer WordsOut { uint at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_OUTPUT buffer QuadsOut { uvec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_OUTPUT buffer Floats4Out { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_INPUT buffer StageQuads { uvec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_INPUT buffer StageFloats4 { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) STAGE_INPUT buffer StagePairs { uvec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageFloats { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageWords { uint at[]; };
 // Read by a workgroup other than the one that wrote, within one dispatch.
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer FloatsShared { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer WordsShared { uint at[]; };
@@ -31,8 +48,15 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer St
   uint row_count;
   uint output_count;
   uint tile_count;
-  uint reserved;
+  uint abandoned;
   StepRow rows[];
+};
+// The start of a Step, where a chained stage says that it gave up waiting.
+layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer StepState {
+  uint row_count;
+  uint output_count;
+  uint tile_count;
+  uint abandoned;
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Tiles { AttentionTile at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Samples { SampleParameters at[]; };

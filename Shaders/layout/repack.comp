@@ -75,5 +75,7 @@ void main() {
   uint source = push.source_skip
       + (row * push.source_blocks_per_row + push.first_source_block + block) * BLOCK_BYTES;
   uint destination_row = push.row_offset + push.row_stride * ordered_row(push.first_row + row);
-  repack_block(source, destination_row * push.blocks_per_row + block);
+  uint in_group = destination_row % push.row_interleave;
+  repack_block(
+      source, (destination_row - in_group) * push.blocks_per_row + block * push.row_interleave + in_group);
 }

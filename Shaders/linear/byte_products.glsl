@@ -18,6 +18,8 @@ void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
   }
 }
 
+void stage_inputs() {}
+
 void accumulate(Chunk chunks[ROWS], uint chunk) {
   uint width = (push.columns + 1023) & ~1023u;
   int w[ROWS][CHUNK / 4];

@@ -14,5 +14,7 @@ layout(constant_id = 8) const bool BIAS = false;
 layout(constant_id = 9) const bool GATHER = false;  // column i is the step's i-th output row
 layout(constant_id = 10) const uint ACTIVATION = ACTIVATION_SILU;
 layout(constant_id = 11) const uint NEXT = NEXT_NONE;
+layout(constant_id = 12) const bool CHAIN = false;
+layout(constant_id = 13) const uint STAGED = 0;  // quads of inputs that a workgroup keeps: all of a single column, or none
 
 layout(push_constant) uniform Push { LinearPush push; };

@@ -193,7 +193,7 @@ void finish_post_norm(uint column) {
   }
   if (NEXT != NEXT_BYTES) return;
   memoryBarrierBuffer();
-  for (uint block = gl_LocalInvocationIndex; block < push.rows / 32; block += gl_WorkGroupSize.x) {
+  for (uint block = gl_SubgroupID; block < push.rows / 32; block += SUBGROUPS) {
     store_block(next.values, next.scales, column, next.width, block, column * (push.rows / 32) + block);
   }
 }
@@ -205,7 +205,7 @@ void finish_next(uint first_row, uint first_column, uint columns) {
   if (NEXT == NEXT_BYTES) {
     const uint blocks = GROUP_OUTPUTS / 32;
     uint first_block = ((push.row_offset + first_row) / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
-    for (uint i = gl_LocalInvocationIndex; i < blocks * columns; i += gl_WorkGroupSize.x) {
+    for (uint i = gl_SubgroupID; i < blocks * columns; i += SUBGROUPS) {
       uint c = i / blocks;
       uint block = i % blocks;
       if (first_row + block * (32 * GROUP_ROWS / GROUP_OUTPUTS) >= push.rows) continue;

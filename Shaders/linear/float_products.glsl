@@ -9,6 +9,17 @@ void unpack_unscaled(Chunk chunk, out vec4 w[CHUNK / 4]) {
 #endif
 }
 
+// Inputs of a single column. Chained stages keep them, since what one waits for empties the caches of its neighbours.
+shared vec4 staged[STAGED == 0 ? 1u : STAGED];
+
+void stage_inputs() {
+  if (STAGED == 0) return;
+  for (uint i = gl_LocalInvocationIndex; i < STAGED; i += gl_WorkGroupSize.x) {
+    staged[i] = push.inputs.at[column_rows[0] * STAGED + i];
+  }
+  barrier();
+}
+
 void accumulate(Chunk chunks[ROWS], uint chunk) {
   uint quad = chunk * (CHUNK / 4);
   uint stride = ((push.columns + 1023) & ~1023u) / 4;
@@ -19,7 +30,8 @@ void accumulate(Chunk chunks[ROWS], uint chunk) {
   [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
     vec4 x[CHUNK / 4];
     [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
-      x[j] = push.inputs.at[column_rows[c] * stride + activation_quad(quad + j)];
+      x[j] = STAGED != 0 ? staged[activation_quad(quad + j)]
+                         : push.inputs.at[column_rows[c] * stride + activation_quad(quad + j)];
     }
 #ifdef MINIMUM
     vec4 four = vec4(0);

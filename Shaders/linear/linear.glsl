@@ -8,6 +8,7 @@
 // Includers define BLOCK_INPUTS for inputs in blocks of bytes.
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
+#include "common/chain.glsl"
 
 const uint GROUP_ROWS = SUBGROUPS / SPLIT * ROWS;
 
@@ -41,7 +42,26 @@ uint row_of_column(uint column, uint count) {
 #endif
 #include "linear/epilogue.glsl"
 
-void main() {
+// UNROLL chunks of each row, whose loads are under way at once.
+Chunk chunks[UNROLL * ROWS];
+
+void load_chunks(uint chunk, uint stride) {
+  [[unroll]] for (uint u = 0; u < UNROLL; u++) {
+    [[unroll]] for (uint r = 0; r < ROWS; r++) {
+      chunks[u * ROWS + r] = load_chunk(weight_rows[r] + chunk + u * stride);
+    }
+  }
+}
+
+void accumulate_chunks(uint chunk, uint stride) {
+  [[unroll]] for (uint u = 0; u < UNROLL; u++) {
+    Chunk column_chunks[ROWS];
+    [[unroll]] for (uint r = 0; r < ROWS; r++) column_chunks[r] = chunks[u * ROWS + r];
+    accumulate(column_chunks, chunk + u * stride);
+  }
+}
+
+void multiply() {
   uint first_column = gl_WorkGroupID.x * COLUMNS;
   // A single column at a time: as many workgroups as columns, so that nothing waits for a look at the step.
   uint count = first_column + 1;
@@ -59,7 +79,14 @@ void main() {
   [[unroll]] for (uint c = 0; c < COLUMNS; c++) column_rows[c] = row_of_column(first_column + c, count);
   [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++) sums[i] = 0;
 
-  // Loads that the end waits for are under way before the products: each invocation's first pair of rows,
+  // The first weights are under way before what the stage before leaves is there,
+  uint stride = gl_SubgroupSize * SPLIT;
+  uint chunk = part * gl_SubgroupSize + gl_SubgroupInvocationID;
+  bool loads_early = CHAIN && chunk + (UNROLL - 1) * stride < chunks_per_row;
+  if (loads_early) load_chunks(chunk, stride);
+  wait_for_stage_before();
+
+  // and loads that the end waits for before the products: each invocation's first pair of rows,
   const uint pairs = GROUP_ROWS / 2;
   uint first_item = gl_LocalInvocationIndex;
   Prepared prepared;
@@ -79,26 +106,20 @@ void main() {
     }
   }
 
-  uint stride = gl_SubgroupSize * SPLIT;
-  uint chunk = part * gl_SubgroupSize + gl_SubgroupInvocationID;
+  stage_inputs();
+  if (loads_early) {
+    accumulate_chunks(chunk, stride);
+    chunk += UNROLL * stride;
+  }
   for (; chunk + (UNROLL - 1) * stride < chunks_per_row; chunk += UNROLL * stride) {
-    Chunk chunks[UNROLL * ROWS];
-    [[unroll]] for (uint u = 0; u < UNROLL; u++) {
-      [[unroll]] for (uint r = 0; r < ROWS; r++) {
-        chunks[u * ROWS + r] = load_chunk(weight_rows[r] + chunk + u * stride);
-      }
-    }
-    [[unroll]] for (uint u = 0; u < UNROLL; u++) {
-      Chunk column_chunks[ROWS];
-      [[unroll]] for (uint r = 0; r < ROWS; r++) column_chunks[r] = chunks[u * ROWS + r];
-      accumulate(column_chunks, chunk + u * stride);
-    }
+    load_chunks(chunk, stride);
+    accumulate_chunks(chunk, stride);
   }
   if (UNROLL > 1) {
     for (; chunk < chunks_per_row; chunk += stride) {
-      Chunk chunks[ROWS];
-      [[unroll]] for (uint r = 0; r < ROWS; r++) chunks[r] = load_chunk(weight_rows[r] + chunk);
-      accumulate(chunks, chunk);
+      Chunk column_chunks[ROWS];
+      [[unroll]] for (uint r = 0; r < ROWS; r++) column_chunks[r] = load_chunk(weight_rows[r] + chunk);
+      accumulate(column_chunks, chunk);
     }
   }
 
@@ -145,4 +166,9 @@ void main() {
     finish_pair(pair, c, row, first_column + c, values, prepared);
   }
   finish_group(first_row, first_column, min(COLUMNS, count - first_column));
+}
+
+void main() {
+  multiply();
+  finish_stage();
 }

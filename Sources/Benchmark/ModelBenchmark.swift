@@ -16,11 +16,12 @@ package struct ModelWorkload: Sendable {
   package var tokens: Int
   /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
   package var tunes: Bool
+  package var overlaps: Bool
   /// Memory that may be taken.
   package var memory: MemoryOptions
 
   package init(
-    prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool,
+    prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
     memory: MemoryOptions = MemoryOptions()
   ) {
     self.memory = memory
@@ -29,6 +30,7 @@ package struct ModelWorkload: Sendable {
     self.batches = batches
     self.tokens = tokens
     self.tunes = tunes
+    self.overlaps = overlaps
   }
 
   /// Positions of one sequence of each figure with its number of sequences.
@@ -106,7 +108,8 @@ package final class ModelBenchmark {
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: benchmark.cache, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount)
+      cache: benchmark.cache, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount,
+      overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
     if let stream = deviceModel.stream { linkRate = try stream.linkRate() }

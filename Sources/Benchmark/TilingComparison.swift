@@ -102,6 +102,11 @@ struct TilingComparison {
                 subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll)
               // A GPU hides its memory's latency behind several loads of each lane.
               guard traits.isCPU || (subgroups >= 2 && unroll * rows >= 4) else { continue }
+              // Lanes that are rows share no sums.
+              guard
+                !kernel.lanesAreRows
+                  || (split == 1 && unroll == 1 && rows.isMultiple(of: traits.subgroupSize))
+              else { continue }
               guard (2...mostRows).contains(tiling.groupRows),
                 tiling.groupRows.isMultiple(of: kernel.rowMultiple)
               else { continue }

@@ -31,6 +31,8 @@ public struct EngineOptions: Sendable {
   public var pipelineCacheDirectory: String?
   /// Whether the fastest of several ways to cut products is measured at first use of a device, within two seconds.
   public var tunes = true
+  /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
+  public var overlaps = true
   /// Memory that may be taken.
   public var memory = MemoryOptions()
   /// Called before each read of weights while the model runs; throws to make it fail.
@@ -151,7 +153,7 @@ public final class Engine: Sendable {
         options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try ModelRunner(
-      cache: cache, model: deviceModel, limits: limits, pageCount: pageCount)
+      cache: cache, model: deviceModel, limits: limits, pageCount: pageCount, overlaps: options.overlaps)
     if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
       let start = ContinuousClock.now

@@ -71,7 +71,7 @@ package struct StreamedPlacement: Sendable {
     self.limits = limits(chunk)
     weights = try WeightPlacement(
       program: program, source: source, budget: budget, fixed: cacheBytes + workspace(chunk),
-      prefetch: memory.prefetch)
+      prefetch: memory.prefetch, rowInterleave: traits.rowInterleave)
   }
 }
 

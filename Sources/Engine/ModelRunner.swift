@@ -36,6 +36,7 @@ package final class ModelRunner {
   private struct Plan {
     var first: CommandBuffer
     var units: [(unit: Int, commands: CommandBuffer)]
+    var chain: StageChain?
   }
 
   /// A step that was submitted.
@@ -47,8 +48,9 @@ package final class ModelRunner {
     fileprivate var reads: UInt64
   }
 
+  /// - Parameter overlaps: whether stages of a token may start while the one before still runs, where the device can.
   package init(
-    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int
+    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, overlaps: Bool = true
   ) throws {
     device = cache.device
     self.cache = cache
@@ -59,7 +61,9 @@ package final class ModelRunner {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
-    recorder = try PlanRecorder(cache: cache, model: model, kvCache: kvCache, workspace: workspace)
+    recorder = try PlanRecorder(
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace,
+      chainsStages: overlaps && !traits.isCPU && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
     for index in 0..<Self.depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -85,6 +89,7 @@ package final class ModelRunner {
     let index = Int(submitted % UInt64(Self.depth))
     if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
     let plan = try plan(shape, slot: index)
+    plan.chain?.reset()
     let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
     if let stream = model.stream {
@@ -101,6 +106,12 @@ package final class ModelRunner {
   package func results(_ ticket: Ticket) throws -> [UInt32] {
     try wait(for: ticket.number)
     try model.stream?.check(reads: ticket.reads)
+    guard !slots[ticket.slot].step.isAbandoned else {
+      throw EngineError(
+        .device,
+        "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap"
+      )
+    }
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 
@@ -346,9 +357,10 @@ package final class ModelRunner {
       try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
       return commands
     }
-    try recorder.record(recording, shape: shape, slot: slots[slot].step)
+    let chain = try recorder.makeChain(shape)
+    try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
     try recording.commands.end()
-    let plan = Plan(first: first, units: recording.units)
+    let plan = Plan(first: first, units: recording.units, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }

@@ -49,7 +49,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   }
 
   private var sharedBytes: Int {
-    4 * (group * heads.headSize * (1 + subgroups) + 2 * subgroups * group + 1)
+    4 * group * (heads.headSize + max(subgroups * heads.headSize, 64) + 2 * subgroups) + 4
   }
 
   /// Workgroups along y: every kv head, and every group of its query heads.
@@ -62,7 +62,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     splits == 1 ? 0 : tokenCount * heads.headCount * splits * (heads.headSize + 2)
   }
 
-  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+  package func specialization(_ traits: DeviceTraits, isChained: Bool = false) -> [UInt32] {
     let octets = heads.headSize / 8
     let isPower = octets & (octets - 1) == 0
     return [
@@ -73,15 +73,21 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       octets % 16 == 0 && group * octets <= 64 && traits.subgroupSize == 32
         ? 16 : octets % 8 == 0 && group <= 4 ? 8 : 2,
       group * octets <= 64 && traits.subgroupSize <= 32 ? 8 : 4,
+      isChained ? 1 : 0,
     ]
   }
 
   package func record(
-    _ commands: CommandBuffer, push: AttentionPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: AttentionPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits,
+    chain: StageChain? = nil
   ) throws {
+    var push = push
+    push.chain = chain?.address ?? 0
+    let groups = (tokenCount, headGroups, splits)
+    chain?.add(groups)
     let pipeline = try cache.pipeline(
-      "attention_decode", specialization: specialization(traits),
+      "attention_decode", specialization: specialization(traits, isChained: chain != nil),
       pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (tokenCount, headGroups, splits))
+    commands.dispatch(pipeline, pushConstants: push, groups: groups)
   }
 }

@@ -17,11 +17,13 @@ package final class DeviceModel: Sendable {
   ///
   /// - Parameters:
   ///   - residency: where weights stay; nil keeps all on the device.
+  ///   - rowInterleave: see `WeightFormat`; nil for what suits the device.
   ///   - readFault: called before each read of weights while the model runs; throws to make it fail: for tests.
   ///   - onProgress: called with the bytes read from the source since the last call; may throw to stop.
   package init(
     program: Program, source: any TensorSource, cache: KernelCache, residency: WeightResidency? = nil,
-    readFault: (@Sendable () throws -> Void)? = nil, onProgress: @escaping (Int) throws -> Void
+    rowInterleave: Int? = nil, readFault: (@Sendable () throws -> Void)? = nil,
+    onProgress: @escaping (Int) throws -> Void
   ) throws {
     let residency = residency ?? WeightResidency(residentStages: program.stages.count)
     var stream: WeightStream?
@@ -35,7 +37,8 @@ package final class DeviceModel: Sendable {
       cache: cache, source: source,
       totalBytes: Self.weightBytes(
         of: zip(program.stages, residency.tiers).filter { $1 == .device }.map(\.0)),
-      slotBytes: stream == nil ? nil : WeightLoader.smallSlotBytes, onProgress: onProgress)
+      slotBytes: stream == nil ? nil : WeightLoader.smallSlotBytes, rowInterleave: rowInterleave,
+      onProgress: onProgress)
     try stream?.load(loader)
     var builder = StageLoader(
       loader: loader, headSize: program.heads.headSize, residency: residency, stream: stream)
@@ -194,7 +197,8 @@ private struct StageLoader {
     switch stage {
     case .embed(let embed):
       if residency.tiers[index] != .device, let stream {
-        let (matrix, buffer) = try stream.table(stage.matrixSpecs[0], loader)
+        let (matrix, buffer) = try stream.table(
+          stage.matrixSpecs(rowInterleave: residency.rowInterleave)[0], loader)
         hostTables.append(buffer)
         return .embed(table: matrix, scale: embed.scale)
       }
@@ -225,7 +229,7 @@ private struct StageLoader {
   /// The matrices of a stage: loaded, or where they will stream to.
   private mutating func matrices(_ stage: Stage, _ index: Int) throws -> [DeviceMatrix] {
     if residency.streams(stage, index), let stream { return stream.matrices(ofStage: index) }
-    return try stage.matrixSpecs.map { spec in
+    return try stage.matrixSpecs(rowInterleave: loader.rowInterleave).map { spec in
       // Only whole tensors are used by two stages.
       let key = spec.parts.count == 1 ? spec.parts[0].slice : nil
       if let key, let known = loaded[key] { return known }

@@ -73,12 +73,15 @@ package struct LinearKernel: Sendable, Hashable {
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
+    if lanesAreRows {
+      // The same rows for any number of columns: sums of squares then do not depend on who shares a step.
+      var rows = epilogue == .queryKeyValueNorm ? 16 : rowMultiple > 2 ? rowMultiple : 24
+      rows = max(rows / traits.subgroupSize, 1) * traits.subgroupSize
+      return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns, unroll: 1)
+    }
     if traits.isCPU {
-      // Loads are gathered lane by lane: each load of inputs must pay for many rows. Residual projections have the same
-      // rows for any columns, so that the sums of squares they leave do not depend on who shares a step.
-      let rows =
-        rowMultiple > 2
-        ? rowMultiple : columns == 1 && epilogue != .queryKeyValueNorm && epilogue != .residual ? 24 : 16
+      // Matrices as GPUs have them, which models on CPU drivers do not: small, since such drivers compile slowly.
+      let rows = rowMultiple > 2 ? rowMultiple : 16
       return Tiling(
         subgroups: 1, split: 1, rows: rows, columns: columns, unroll: max(1, 32 / matrix.format.chunk))
     }
@@ -151,7 +154,9 @@ package struct LinearKernel: Sendable, Hashable {
         ]
         : [
           (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),
-          (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4),
+          (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4), (16, 4, 2, 4),
+          (8, 1, 4, 2), (16, 2, 4, 2),
+          (16, 1, 2, 4),
         ]
     // Parts that workgroups leave for the next stage to go through must not be many.
     let leaves = (epilogue == .residual && next != .none) || epilogue == .store
@@ -168,24 +173,39 @@ package struct LinearKernel: Sendable, Hashable {
     return [standard] + others
   }
 
+  /// Whether each lane has rows of its own, as interleaved matrices want it; their inputs are floats.
+  package var lanesAreRows: Bool { matrix.format.rowInterleave > 1 }
+
   /// The shader's name in the library.
   package var shaderName: String {
-    (inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
+    (lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
   }
 
   /// The shader's specialization constants.
-  package func specialization(_ tiling: Tiling, traits: DeviceTraits) -> [UInt32] {
+  package func specialization(_ tiling: Tiling, isChained: Bool = false, traits: DeviceTraits) -> [UInt32] {
     [
       UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.subgroups), UInt32(tiling.split),
       UInt32(tiling.rows), UInt32(tiling.columns), UInt32(tiling.unroll), epilogue.rawValue,
       hasNorm ? 1 : 0, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
       activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH, next.rawValue,
+      isChained ? 1 : 0, isChained ? UInt32(stagedBytes(tiling, traits: traits) / 16) : 0,
     ]
   }
 
-  package func pipeline(_ tiling: Tiling, cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
+  /// Bytes of inputs that a workgroup of a chained stage keeps in shared memory; 0 where there is no room, or no need.
+  private func stagedBytes(_ tiling: Tiling, traits: DeviceTraits) -> Int {
+    let bytes = 4 * activationStride(matrix.columns)
+    guard inputs == .floats, tiling.columns == 1, bytes <= min(traits.sharedMemory, 48 << 10) * 2 / 3 else {
+      return 0
+    }
+    return bytes
+  }
+
+  package func pipeline(
+    _ tiling: Tiling, isChained: Bool = false, cache: KernelCache, traits: DeviceTraits
+  ) throws -> Pipeline {
     try cache.pipeline(
-      shaderName, specialization: specialization(tiling, traits: traits),
+      shaderName, specialization: specialization(tiling, isChained: isChained, traits: traits),
       pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: traits.subgroupSize)
   }
 
@@ -198,9 +218,11 @@ package struct LinearKernel: Sendable, Hashable {
   }
 
   /// Records the product. `push.weights`, `columns`, `rows` and `row_offset` are filled in here.
+  ///
+  /// - Parameter chain: where the stages around it run without barriers; the caller ends the stage.
   package func record(
     _ commands: CommandBuffer, push: LinearPush, columnCount: Int, cache: KernelCache, traits: DeviceTraits,
-    tiling: Tiling? = nil
+    tiling: Tiling? = nil, chain: StageChain? = nil
   ) throws {
     let tiling = tiling ?? self.tiling(columnCount: columnCount, traits: traits)
     precondition(tiling.groupRows % rowMultiple == 0)
@@ -209,8 +231,11 @@ package struct LinearKernel: Sendable, Hashable {
     push.columns = UInt32(matrix.columns)
     push.rows = UInt32(matrix.rows)
     push.row_offset = UInt32(matrix.rowOffset)
+    push.chain = chain?.address ?? 0
+    let groups = groups(tiling, columnCount: columnCount)
+    chain?.add(groups)
     commands.dispatch(
-      try pipeline(tiling, cache: cache, traits: traits), pushConstants: push,
-      groups: groups(tiling, columnCount: columnCount))
+      try pipeline(tiling, isChained: chain != nil, cache: cache, traits: traits), pushConstants: push,
+      groups: groups)
   }
 }

@@ -4,7 +4,7 @@ import VulkanRuntime
 
 /// Measures the sound tilings of a model's products on its device, where they are not known yet.
 ///
-/// Each candidate runs as it will in a step: over the same stage of several layers, with a barrier after each, so that
+/// Each candidate runs as it will in a step: over the same stage of several layers, each after the one before, so that
 /// weights come from memory as they will then. Activations and the first page of the KV cache are overwritten.
 package struct LinearTuner {
   private let recorder: PlanRecorder
@@ -69,7 +69,8 @@ package struct LinearTuner {
     for index in recorder.stageIndices {
       for product in recorder.products(at: index, shape: shape, slot: slot, squareCount: 256)
       where product.columnCount > 0 {
-        let key = LinearTuning.Key(product.kernel, columnCount: product.columnCount)
+        let key = LinearTuning.Key(
+          product.kernel, columnCount: product.columnCount, isChained: recorder.chainsStages)
         if recorder.cache.tuning.isKnown(key) { continue }
         if found[key] == nil {
           order.append(key)
@@ -87,10 +88,11 @@ package struct LinearTuner {
   private func compile(_ subjects: [Subject]) {
     let (cache, traits) = (recorder.cache, recorder.traits)
     let all = subjects.flatMap { subject in subject.candidates.map { (subject.products[0].kernel, $0) } }
-    let first = start
+    let (first, isChained) = (start, recorder.chainsStages)
     DispatchQueue.concurrentPerform(iterations: all.count) { index in
       if ContinuousClock.now - first > Self.budget { return }
-      _ = try? all[index].0.pipeline(all[index].1, cache: cache, traits: traits)
+      _ = try? all[index].0.pipeline(
+        all[index].1, isChained: isChained, cache: cache, traits: traits)
     }
   }
 
@@ -102,14 +104,17 @@ package struct LinearTuner {
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
     try commands.begin()
     recorder.keepAlive(commands, slot: slot)
+    let chain =
+      recorder.chainsStages ? try StageChain(device: device, stageCount: subject.products.count) : nil
+    chain?.keepAlive(commands)
     commands.resetTimestamps(pool)
     commands.writeTimestamp(pool, index: 0)
     do {
       for product in subject.products {
         try product.kernel.record(
           commands, push: product.push, columnCount: product.columnCount, cache: recorder.cache,
-          traits: recorder.traits, tiling: tiling)
-        commands.dispatchBarrier()
+          traits: recorder.traits, tiling: tiling, chain: chain)
+        if let chain { chain.endStage() } else { commands.dispatchBarrier() }
       }
     } catch let error as VulkanError where error.kind == .unsupported {
       return nil
@@ -117,6 +122,7 @@ package struct LinearTuner {
     commands.writeTimestamp(pool, index: 1)
     try commands.end()
     func run() throws -> Double {
+      chain?.reset()
       try device.computeQueue.submit([commands])
       try device.computeQueue.waitIdle()
       return try pool.read()[1]

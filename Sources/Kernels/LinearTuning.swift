@@ -8,11 +8,11 @@ package final class LinearTuning: Sendable {
   struct Key: Hashable, Sendable {
     let text: String
 
-    init(_ kernel: LinearKernel, columnCount: Int) {
+    init(_ kernel: LinearKernel, columnCount: Int, isChained: Bool) {
       text =
         "\(kernel.shaderName) \(kernel.matrix.rows)x\(kernel.matrix.columns) \(kernel.epilogue)"
         + (kernel.hasNorm ? " norm" : "") + (kernel.hasBias ? " bias" : "")
-        + " to \(kernel.next), columns \(columnCount)"
+        + " to \(kernel.next), columns \(columnCount)" + (isChained ? ", chained" : "")
     }
 
     init(text: String) { self.text = text }
@@ -37,8 +37,11 @@ package final class LinearTuning: Sendable {
   }
 
   /// The fastest tiling that is known, or else the kernel's own choice.
-  package func tiling(_ kernel: LinearKernel, columnCount: Int, traits: DeviceTraits) -> LinearKernel.Tiling {
-    if let known = measured.withLock({ $0[Key(kernel, columnCount: columnCount)] }),
+  package func tiling(
+    _ kernel: LinearKernel, columnCount: Int, isChained: Bool = false, traits: DeviceTraits
+  ) -> LinearKernel.Tiling {
+    let key = Key(kernel, columnCount: columnCount, isChained: isChained)
+    if let known = measured.withLock({ $0[key] }),
       // A file may hold anything.
       kernel.candidates(columnCount: columnCount, traits: traits).contains(known)
     {

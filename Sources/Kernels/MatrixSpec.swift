@@ -8,6 +8,8 @@ package struct MatrixSpec: Sendable {
   package var rowOffset = 0
   /// Whether its stage may read it piece by piece, as several matrices of some rows each.
   package var canSplit = false
+  /// See `WeightFormat`.
+  package var rowInterleave = 1
 
   /// Parts of different types are widened to f32.
   package var type: TensorType { isUniform ? parts[0].slice.type : .f32 }
@@ -15,10 +17,9 @@ package struct MatrixSpec: Sendable {
   package var isUniform: Bool { Set(parts.map(\.slice.type)).count == 1 }
   package var rows: Int { parts.reduce(0) { $0 + $1.slice.rows.count } }
   package var columns: Int { parts[0].slice.columns.count }
+  package var format: WeightFormat { WeightFormat.of(type, rowInterleave: rowInterleave) }
   /// Bytes in device layout.
-  package var byteCount: Int {
-    WeightFormat.of(type).planeOffsets(rows: rows, columns: columns).total
-  }
+  package var byteCount: Int { format.planeOffsets(rows: rows, columns: columns).total }
 
   /// Rows of pieces are multiples of this, which all tilings' rows divide: so a piece is cut as the whole would be.
   private static let rowStep = 192
@@ -51,6 +52,15 @@ package struct MatrixSpec: Sendable {
 
 extension Stage {
   /// The matrices that the stage's products read, in order.
+  package func matrixSpecs(rowInterleave: Int) -> [MatrixSpec] {
+    matrixSpecs.map {
+      var spec = $0
+      spec.rowInterleave = rowInterleave
+      return spec
+    }
+  }
+
+  /// The same with one row after the other.
   package var matrixSpecs: [MatrixSpec] {
     switch self {
     case .attention: []

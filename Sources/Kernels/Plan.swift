@@ -57,8 +57,15 @@ package final class PlanRecorder {
   let flash: FlashAttentionKernel?
   /// How each stage's products want their inputs; `.none` for stages without.
   private let forms: [ProductForm]
+  /// Whether stages of single tokens run without barriers between them.
+  package let chainsStages: Bool
 
-  package init(cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace) throws {
+  /// - Parameter chainsStages: whether stages may run without barriers between them where they can; only for devices
+  ///   that `ChainProbe` has found to.
+  package init(
+    cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace, chainsStages: Bool = false
+  ) throws {
+    self.chainsStages = chainsStages
     self.cache = cache
     self.model = model
     self.kvCache = kvCache
@@ -140,26 +147,37 @@ package final class PlanRecorder {
 
   /// The stages of a step of this shape, as dispatches and barriers, reading `slot`.
   ///
-  /// - Parameter onStage: called after each stage with its index in the Program, or nil for sampling: for profiling.
+  /// - Parameters:
+  ///   - chain: what stages are chained by, if this recording is to be; see `makeChain`.
+  ///   - onStage: called after each stage with its index in the Program, or nil for sampling: for profiling.
   package func record(
-    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
+    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, chain: StageChain? = nil,
+    onStage: (Int?) -> Void = { _ in }
   ) throws {
-    try record(StepRecording(commands), shape: shape, slot: slot, onStage: onStage)
+    try record(StepRecording(commands), shape: shape, slot: slot, chain: chain, onStage: onStage)
   }
 
   /// The same where weights may stream.
   package func record(
-    _ recording: StepRecording, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void = { _ in }
+    _ recording: StepRecording, shape: PlanShape, slot: StepSlot, chain: StageChain? = nil,
+    onStage: (Int?) -> Void = { _ in }
   ) throws {
     keepAlive(recording.commands, slot: slot)
+    chain?.keepAlive(recording.commands)
     var state = RecordingState()
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
       for (index, stage) in model.stages.enumerated() {
         if case .logits = stage, shape.outputs == 0 { continue }
-        try record(stage, index: index, recording, shape: shape, slot: slot, state: &state)
-        recording.commands.dispatchBarrier()
+        if case .embed = stage {
+          try record(stage, index: index, recording, shape: shape, slot: slot, state: &state)
+        } else {
+          try record(stage, index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
+          chain?.endStage()
+        }
+        let isLast = index + 1 == model.stages.count || index + 2 == model.stages.count && shape.outputs == 0
+        if chain == nil || index == 0 || isLast { recording.commands.dispatchBarrier() }
         onStage(index)
       }
     }
@@ -191,9 +209,20 @@ package final class PlanRecorder {
     var bestCount = 0
   }
 
+  /// Links for a recording of that shape, or nil where its stages cannot be chained.
+  package func makeChain(_ shape: PlanShape) throws -> StageChain? {
+    guard chainsStages, model.stream == nil, !shape.usesMatrixUnits, shape.tileRows == 1,
+      model.stages.count > 2,
+      case .embed = model.stages[0],
+      AttentionDecodeKernel(
+        heads: model.program.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, traits: traits) != nil
+    else { return nil }
+    return try StageChain(device: cache.device, stageCount: model.stages.count)
+  }
+
   private func record(
     _ stage: DeviceStage, index: Int, _ recording: StepRecording, shape: PlanShape, slot: StepSlot,
-    state: inout RecordingState
+    chain: StageChain? = nil, state: inout RecordingState
   ) throws {
     let commands = recording.commands
     switch stage {
@@ -209,16 +238,18 @@ package final class PlanRecorder {
       state.squareCount = kernel.squareCount
 
     case .attention(let stage):
-      try recordAttention(stage, commands, shape: shape, slot: slot, next: nextForm(after: index))
+      try recordAttention(
+        stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       let products = products(at: index, shape: shape, slot: slot, squareCount: state.squareCount)
       for product in products {
         try recording.need(product.kernel.matrix)
-        let tiling = cache.tuning.tiling(product.kernel, columnCount: product.columnCount, traits: traits)
+        let tiling = cache.tuning.tiling(
+          product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
         try product.kernel.record(
           recording.commands, push: product.push, columnCount: product.columnCount, cache: cache,
-          traits: traits, tiling: tiling)
+          traits: traits, tiling: tiling, chain: chain)
         let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
         switch product.kernel.epilogue {
         case .residual: state.squareCount = groups
@@ -325,7 +356,8 @@ package final class PlanRecorder {
   }
 
   private func recordAttention(
-    _ stage: AttentionStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, next: ProductForm
+    _ stage: AttentionStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, next: ProductForm,
+    chain: StageChain?
   ) throws {
     // Alone, it leaves what it would leave for floats.
     let next = next == .none ? .floats : next
@@ -334,7 +366,8 @@ package final class PlanRecorder {
       let kernel = AttentionDecodeKernel(
         heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
     {
-      try kernel.record(commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits)
+      try kernel.record(
+        commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits, chain: chain)
     } else {
       let kernel = AttentionKernel(
         heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)

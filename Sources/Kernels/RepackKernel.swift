@@ -9,7 +9,8 @@ package struct RepackKernel: Sendable, Hashable {
     self.matrix = matrix
   }
 
-  /// Records the unpacking of `push.row_count` rows. The planes and `blocks_per_row` are filled in here.
+  /// Records the unpacking of `push.row_count` rows. The planes, `blocks_per_row` and `row_interleave` are
+  /// filled in here.
   package func record(
     _ commands: CommandBuffer, push: RepackPush, cache: KernelCache, traits: DeviceTraits
   ) throws {
@@ -21,6 +22,7 @@ package struct RepackKernel: Sendable, Hashable {
     push.plane2 = planes.plane2
     push.plane3 = planes.plane3
     push.blocks_per_row = UInt32(blocksPerRow)
+    push.row_interleave = UInt32(matrix.format.rowInterleave)
     let threads = traits.invocations(64)
     commands.dispatch(
       try cache.pipeline(

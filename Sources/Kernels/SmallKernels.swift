@@ -16,7 +16,8 @@ package struct EmbedKernel: Sendable, Hashable {
   /// Parts of the sum of squares that it leaves of each row.
   package var squareCount: Int { table.columns / 32 }
 
-  /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale` and `vocabulary` are filled in.
+  /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale`, `vocabulary` and
+  /// `row_interleave` are filled in.
   package func record(
     _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
@@ -25,6 +26,7 @@ package struct EmbedKernel: Sendable, Hashable {
     push.columns = UInt32(table.columns)
     push.scale = scale
     push.vocabulary = UInt32(table.rows)
+    push.row_interleave = UInt32(table.format.rowInterleave)
     let threads = traits.invocations(32)
     commands.dispatch(
       try cache.pipeline(

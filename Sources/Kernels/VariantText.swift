@@ -38,6 +38,7 @@ extension KernelCache.Variant {
     "idle": ["threads"],
     "linear": linear,
     "linear_bytes": linear,
+    "linear_rows": linear,
     "matrix": [
       "threads", "row subgroups", "token subgroups", "row fragments", "token fragments", "m", "n", "k",
       "step",

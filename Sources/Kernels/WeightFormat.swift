@@ -12,6 +12,9 @@ package struct WeightFormat: Sendable, Hashable {
   package let repackBlock: Int
   package let repackBlockBytes: Int
   package let planes: [Plane]
+  /// Rows whose blocks lie side by side: 1, or 8 for kernels whose lanes are rows. Within eight rows all first blocks
+  /// come first, then all second ones, so that those lanes together read memory from one end to the other.
+  package var rowInterleave = 1
 
   package struct Plane: Sendable, Hashable {
     /// `bytes` hold something of `weights` neighbouring weights.
@@ -27,6 +30,7 @@ package struct WeightFormat: Sendable, Hashable {
   package func planeOffsets(rows: Int, columns: Int) -> (offsets: [Int], total: Int) {
     var offsets: [Int] = []
     var end = 0
+    let rows = (rows + rowInterleave - 1) / rowInterleave * rowInterleave
     for plane in planes {
       offsets.append(end)
       end += (rows * columns / plane.weights * plane.bytes + 255) / 256 * 256
@@ -35,7 +39,13 @@ package struct WeightFormat: Sendable, Hashable {
   }
 
   /// The layout of a type.
-  package static func of(_ type: TensorType) -> WeightFormat {
+  package static func of(_ type: TensorType, rowInterleave: Int = 1) -> WeightFormat {
+    var format = standard(type)
+    format.rowInterleave = rowInterleave
+    return format
+  }
+
+  private static func standard(_ type: TensorType) -> WeightFormat {
     switch type {
     case .f32: plain(type, chunk: 4)
     case .f16, .bf16: plain(type, chunk: 8)

@@ -16,15 +16,19 @@ package final class WeightLoader {
   private var next = 0
   private var constants: [UInt32] = []
   private var remaining: Int
+  let rowInterleave: Int
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
+  ///   - rowInterleave: of all matrices (see `WeightFormat`); nil for what suits the device.
   ///   - onProgress: called with the bytes of the source that were read since the last call; may throw to stop.
   package init(
     cache: KernelCache, source: any TensorSource, totalBytes: Int, slotBytes: Int? = nil,
+    rowInterleave: Int? = nil,
     onProgress: @escaping (Int) throws -> Void
   ) throws {
     self.cache = cache
+    self.rowInterleave = rowInterleave ?? DeviceTraits(cache.device.physical).rowInterleave
     self.source = source
     self.onProgress = onProgress
     remaining = totalBytes
@@ -70,7 +74,7 @@ package final class WeightLoader {
   ///
   /// - Parameter rowOffset: where its row 0 stands among the stage's outputs.
   package func matrix(_ parts: [Part], rowOffset: Int = 0) throws -> DeviceMatrix {
-    try matrix(MatrixSpec(parts: parts, rowOffset: rowOffset))
+    try matrix(MatrixSpec(parts: parts, rowOffset: rowOffset, rowInterleave: rowInterleave))
   }
 
   package func matrix(_ spec: MatrixSpec) throws -> DeviceMatrix {
@@ -80,7 +84,7 @@ package final class WeightLoader {
 
   /// The matrix, in memory of the caller's.
   func matrix(_ spec: MatrixSpec, at piece: MemoryArena.Piece) throws -> DeviceMatrix {
-    let format = WeightFormat.of(spec.type)
+    let format = spec.format
     let layout = format.planeOffsets(rows: spec.rows, columns: spec.columns)
     if format.planes.contains(where: \.cleared) {
       try clear(piece)

@@ -22,6 +22,8 @@ package struct WeightResidency: Sendable, Hashable {
   package var unitBytes = 0
   /// Units that may be copied ahead of the one that is computed with; nil for as many as the ring holds.
   package var prefetch: Int?
+  /// Of all matrices; see `WeightFormat`.
+  package var rowInterleave = 1
 
   /// All on the device.
   package init(residentStages count: Int) {
@@ -79,7 +81,7 @@ package struct StreamLayout: Sendable {
   package init(program: Program, residency: WeightResidency, source: any TensorSource) throws {
     for (index, stage) in program.stages.enumerated() where residency.streams(stage, index) {
       let isForLogits = if case .logits = stage { true } else { false }
-      for whole in stage.matrixSpecs {
+      for whole in stage.matrixSpecs(rowInterleave: residency.rowInterleave) {
         // What the host has to widen cannot be unpacked on the device.
         let tier = whole.isUniform ? residency.tiers[index] : .host
         for spec in whole.pieces(of: residency.unitBytes) {

@@ -102,7 +102,7 @@ package final class WeightStream: @unchecked Sendable {
 
   /// A matrix in host memory that products never read: an embedding table.
   func table(_ spec: MatrixSpec, _ loader: WeightLoader) throws -> (matrix: DeviceMatrix, buffer: Buffer) {
-    let format = WeightFormat.of(spec.type)
+    let format = spec.format
     let whole = format.planeOffsets(rows: spec.rows, columns: spec.columns)
     let buffer = try device.makeBuffer(
       byteCount: whole.total, memory: .upload, label: "embedding table on the host")
@@ -111,11 +111,12 @@ package final class WeightStream: @unchecked Sendable {
       let place = MemoryArena.Piece(buffer: ring, offset: 0, byteCount: piece.byteCount)
       _ = try loader.matrix(piece, at: place)
       let own = format.planeOffsets(rows: piece.rows, columns: piece.columns)
+      let rows = (piece.rows + format.rowInterleave - 1) / format.rowInterleave * format.rowInterleave
       for (index, plane) in format.planes.enumerated() {
         let start = piece.rowOffset * piece.columns / plane.weights * plane.bytes
         try loader.copy(
           from: place, offset: own.offsets[index], to: buffer, at: whole.offsets[index] + start,
-          byteCount: piece.rows * piece.columns / plane.weights * plane.bytes)
+          byteCount: rows * piece.columns / plane.weights * plane.bytes)
       }
     }
     let matrix = DeviceMatrix(
@@ -130,7 +131,7 @@ package final class WeightStream: @unchecked Sendable {
   }
 
   private func matrix(_ member: StreamLayout.Member) -> DeviceMatrix {
-    let format = WeightFormat.of(member.spec.type)
+    let format = member.spec.format
     let base =
       if let offset = member.unpackedOffset, let unpacked {
         unpacked.address + UInt64(offset)
@@ -156,7 +157,7 @@ package final class WeightStream: @unchecked Sendable {
     // Products of the unit before may still read what is there.
     commands.barrier()
     let members = layout.members[layout.units[unit].members]
-    for member in members where WeightFormat.of(member.spec.type).planes.contains(where: \.cleared) {
+    for member in members where member.spec.format.planes.contains(where: \.cleared) {
       commands.fill(
         unpacked, offset: member.unpackedOffset ?? 0, byteCount: (member.spec.byteCount + 3) / 4 * 4, value: 0
       )

@@ -200,6 +200,9 @@ package final class StepSlot: Sendable {
     }
   }
 
+  /// Whether a stage of the step that last ran gave up waiting for the one before it: its results are worthless.
+  package var isAbandoned: Bool { data.contents!.load(fromByteOffset: 12, as: UInt32.self) != 0 }
+
   /// The results of the step that last ran; it must be done.
   package func readResults(count: Int) -> [UInt32] {
     let words = results.contents!.assumingMemoryBound(to: UInt32.self)

@@ -51,9 +51,10 @@ package struct WeightPlacement: Sendable {
 
   /// - Parameters:
   ///   - fixed: device bytes that cache, activations and all else take.
-  ///   - prefetch: see `WeightResidency.prefetch`.
+  ///   - prefetch, rowInterleave: see `WeightResidency`.
   package init(
-    program: Program, source: any TensorSource, budget: MemoryBudget, fixed: Int, prefetch: Int?
+    program: Program, source: any TensorSource, budget: MemoryBudget, fixed: Int, prefetch: Int?,
+    rowInterleave: Int = 1
   ) throws {
     layerCount = program.layerCount
     let room = budget.device - fixed - Self.smallBytes
@@ -70,6 +71,7 @@ package struct WeightPlacement: Sendable {
       needed = choice.needed
       guard var residency = choice.residency else { continue }
       residency.prefetch = prefetch
+      residency.rowInterleave = rowInterleave
       let layout = try StreamLayout(program: program, residency: residency, source: source)
       let table = program.stages.enumerated().reduce(0) { sum, entry in
         guard case .embed = entry.element, residency.tiers[entry.offset] == .host else { return sum }

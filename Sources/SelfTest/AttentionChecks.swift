@@ -81,7 +81,10 @@ struct AttentionChecks {
       partialCount: kernel.partialCount(tokenCount: attempt.freshRows),
       counterCount: { $0 * kernel.headGroups }
     ) { [bench] commands, push, count in
-      try kernel.record(commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits)
+      let chain = turn % 2 == 0 ? try StageChain(device: bench.device, stageCount: 1) : nil
+      try kernel.record(
+        commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits, chain: chain)
+      chain?.keepAlive(commands)
     }
   }
 

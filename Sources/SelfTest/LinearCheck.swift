@@ -46,9 +46,13 @@ struct LinearCheck {
 
   private func record(_ kernel: LinearKernel, _ push: LinearPush, _ commands: CommandBuffer) throws {
     let tiling = tiling(of: kernel)
+    // Half of the checks run as a chained stage does, after one that is done.
+    var random = bench.random(name + " chained")
+    let chain = random.next() % 2 == 0 ? try StageChain(device: bench.device, stageCount: 1) : nil
     try kernel.record(
       commands, push: push, columnCount: count(tiling), cache: bench.cache, traits: bench.traits,
-      tiling: tiling)
+      tiling: tiling, chain: chain)
+    chain?.keepAlive(commands)
   }
 
   private func groups(_ kernel: LinearKernel) -> Int {

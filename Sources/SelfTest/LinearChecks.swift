@@ -14,22 +14,30 @@ struct LinearChecks {
       try bench.report("linear \(type.name) loading") {
         var random = bench.random("linear \(type.name)")
         let stages = LinearStages(type: type, formatIndex: formatIndex, random: &random)
-        let model = try DeviceModel(
-          program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
-        for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
-          let name = "linear \(type.name) \(stages.names[stageIndex])"
-          for cut in cuts(type: type, formatIndex: formatIndex, stageIndex: stageIndex, stage: stage) {
+        for interleave in Set([1, bench.traits.rowInterleave]).sorted() {
+          let model = try DeviceModel(
+            program: stages.program, source: stages.source, cache: bench.cache, rowInterleave: interleave,
+            onProgress: { _ in })
+          for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
             let name =
-              "\(name), columns \(cut.columnCount), \(cut.inputs) to \(cut.next)"
-              + (cut.tiling.map { ", \($0.text)" } ?? "")
-            guard bench.wants(name) else { continue }
-            let check = LinearCheck(
-              bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
-              tiling: cut.tiling, inputs: cut.inputs, next: cut.next)
-            try check.run(stage, weights)
+              "linear \(type.name) \(stages.names[stageIndex])" + (interleave == 1 ? "" : ", lanes are rows")
+            let cuts =
+              interleave == 1
+              ? cuts(type: type, formatIndex: formatIndex, stageIndex: stageIndex, stage: stage)
+              : interleavedCuts(formatIndex: formatIndex, stageIndex: stageIndex)
+            for cut in cuts {
+              let name =
+                "\(name), columns \(cut.columnCount), \(cut.inputs) to \(cut.next)"
+                + (cut.tiling.map { ", \($0.text)" } ?? "")
+              guard bench.wants(name) else { continue }
+              let check = LinearCheck(
+                bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
+                tiling: cut.tiling, inputs: cut.inputs, next: cut.next)
+              try check.run(stage, weights)
+            }
           }
+          withExtendedLifetime(model) {}
         }
-        withExtendedLifetime(model) {}
         return ([], 0, "")
       }
     }
@@ -41,6 +49,17 @@ struct LinearChecks {
     var tiling: LinearTiling?
     var inputs: ProductForm
     var next: ProductForm
+  }
+
+  /// What is run of one stage whose matrices are interleaved: numbers of columns take turns.
+  private func interleavedCuts(formatIndex: Int, stageIndex: Int) -> [Cut] {
+    let turn = formatIndex + stageIndex
+    guard turn % 2 == 0 else { return [] }
+    return [
+      Cut(
+        columnCount: [1, 2, 3, 8, 17][(turn / 2 + formatIndex) % 5], tiling: nil, inputs: .floats,
+        next: .floats)
+    ]
   }
 
   /// What is run of one stage of one format. Tilings are dealt out in turn, so that all formats and epilogues

@@ -17,7 +17,8 @@ struct MatrixChecks {
         let stages = LinearStages(
           type: type, formatIndex: formatIndex, onMatrixUnits: true, random: &random)
         let model = try DeviceModel(
-          program: stages.program, source: stages.source, cache: bench.cache, onProgress: { _ in })
+          program: stages.program, source: stages.source, cache: bench.cache, rowInterleave: 1,
+          onProgress: { _ in })
         let tilings = MatrixTiling.possible(.of(type), units, bench.traits)
         let reader = WeightReader(stages.source, roundsToHalf: true)
         for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {

@@ -21,7 +21,13 @@ struct PipelineVariants {
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
-      + flash + normalise + outputs
+      + flash + normalise + outputs + [chain]
+  }
+
+  private var chain: PipelineVariant {
+    PipelineVariant(
+      shader: "chain", specialization: [UInt32(traits.invocations(256))],
+      pushConstantBytes: MemoryLayout<ChainProbePush>.size, text: "trial")
   }
 
   private func repack(_ type: TensorType) -> PipelineVariant {
@@ -90,7 +96,7 @@ struct PipelineVariants {
   ]
 
   private func linear(_ type: TensorType) -> [PipelineVariant] {
-    let format = WeightFormat.of(type)
+    let format = WeightFormat.of(type, rowInterleave: traits.rowInterleave)
     let form = ProductForm([format], traits: traits)
     return Self.uses.flatMap { linear(format, form, $0) }
   }
@@ -112,11 +118,15 @@ struct PipelineVariants {
           activation: use.activation, inputs: form, next: next)
         for columnCount in [1, 2, 4, 8] {
           let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
-          let variant = PipelineVariant(
-            shader: kernel.shaderName, specialization: kernel.specialization(tiling, traits: traits),
-            pushConstantBytes: MemoryLayout<LinearPush>.size,
-            text: "\(use.text), \(form) to \(next), \(LinearTiling(tiling).text)")
-          if seen.insert(variant).inserted { result.append(variant) }
+          for isChained in columnCount == 1 ? [false, true] : [true] {
+            let variant = PipelineVariant(
+              shader: kernel.shaderName,
+              specialization: kernel.specialization(tiling, isChained: isChained, traits: traits),
+              pushConstantBytes: MemoryLayout<LinearPush>.size,
+              text: "\(use.text), \(form) to \(next), \(LinearTiling(tiling).text)"
+                + (isChained ? ", chained" : ""))
+            if seen.insert(variant).inserted { result.append(variant) }
+          }
         }
       }
     }
@@ -173,7 +183,8 @@ struct PipelineVariants {
           else { continue }
           variants.insert(
             PipelineVariant(
-              shader: "attention_decode", specialization: kernel.specialization(traits),
+              shader: "attention_decode",
+              specialization: kernel.specialization(traits, isChained: headsPerKV % 2 == 0),
               pushConstantBytes: MemoryLayout<AttentionPush>.size,
               text:
                 "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups), to \(next)"))

@@ -49,6 +49,7 @@ package enum SelfTest {
       let bench = try TestBench(device: device, filter: filter, seed: seed, onResult: onResult)
       try RepackChecks(bench: bench).run()
       try RandomChecks(bench: bench).run()
+      try ChainChecks(bench: bench).run()
       try LinearChecks(bench: bench).run()
       try NormaliseChecks(bench: bench).run()
       try MatrixChecks(bench: bench).run()

@@ -44,6 +44,9 @@ package final class Buffer: Sendable {
   /// Bytes of device-local memory that it holds.
   private let deviceLocalBytes: Int
 
+  /// Whether it lies in the device's own memory.
+  package var isDeviceLocal: Bool { deviceLocalBytes > 0 }
+
   init(context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String) throws(VulkanError) {
     let subject = "buffer '\(label)' of \(byteCount) bytes"
     guard byteCount > 0 else {

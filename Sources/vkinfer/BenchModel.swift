@@ -58,6 +58,11 @@ struct BenchModel: ParsableCommand {
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
   var noTuning = false
 
+  @Flag(
+    name: .customLong("no-overlap"),
+    help: "Let each stage of a token wait at a barrier for the one before, on devices that need not.")
+  var noOverlap = false
+
   func validate() throws {
     guard (model == nil) != (shape == nil) else {
       throw ValidationError("give a model file with -m, or a shape with --shape")
@@ -169,7 +174,7 @@ struct BenchModel: ParsableCommand {
       benchmark: benchmark, model: model,
       workload: ModelWorkload(
         prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
-        batches: batch.counts, tokens: tokens, tunes: !noTuning,
+        batches: batch.counts, tokens: tokens, tunes: !noTuning, overlaps: !noOverlap,
         memory: memory.options)
     ) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }

@@ -67,6 +67,11 @@ struct Generate: ParsableCommand {
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
   var noTuning = false
 
+  @Flag(
+    name: .customLong("no-overlap"),
+    help: "Let each stage of a token wait at a barrier for the one before, on devices that need not.")
+  var noOverlap = false
+
   @Flag(help: "Say what is decided on the way.")
   var verbose = false
 
@@ -117,6 +122,7 @@ struct Generate: ParsableCommand {
     options.contextLength = context
     options.mayShortenContext = place.context == nil
     options.tunes = !noTuning
+    options.overlaps = !noOverlap
     options.memory = memory.options
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)

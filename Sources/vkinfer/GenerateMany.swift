@@ -28,6 +28,7 @@ extension Generate {
     options.mayShortenContext = place.context == nil
     options.maxSequences = min(parallel ?? 16, requests.count)
     options.tunes = !noTuning
+    options.overlaps = !noOverlap
     options.expectedPrompt = requests[0].prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     let engine = loaded.engine

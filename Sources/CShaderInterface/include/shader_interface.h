@@ -12,7 +12,7 @@
 #define F32 float
 // The weight format's file says what its planes are made of.
 #ifndef INPUTS
-#define INPUTS Floats4
+#define INPUTS StageFloats4
 #endif
 #ifndef PLANE0
 #define PLANE0 Quads
@@ -80,16 +80,23 @@ struct AttentionTile {
   U32 first_position;  // of the first row
 };
 
+// A link between chained stages: how many workgroups of a stage are done, and how many there are. See
+// common/chain.glsl.
+#define CHAIN_LINK_WORDS 8u
+#define CHAIN_DONE 0u
+#define CHAIN_WANTED 1u
+
 // Arguments of the linear kernel: output = epilogue(weights * input / rms).
 struct LinearPush {
   STRUCT(WeightPlanes) weights;
   GPU_POINTER(INPUTS) inputs;      // product inputs: float32 in activation layout, or the bytes of blocks
-  GPU_POINTER(Pairs) input_scales;  // of blocks of bytes: scale and scaled sum, two floats
-  GPU_POINTER(FloatsIn) squares;   // [row][square_count]: parts of the sum of squares that the input norm needs
+  GPU_POINTER(StagePairs) input_scales;  // of blocks of bytes: scale and scaled sum, two floats
+  GPU_POINTER(StageFloats) squares; // [row][square_count]: parts of the sum of squares that the input norm needs
   GPU_POINTER(FloatsOut) outputs;
   GPU_POINTER(FloatsIn) bias;      // [rows]
   GPU_POINTER(Step) step;
   GPU_POINTER(LinearExtras) extras;
+  GPU_POINTER(Counters) chain;     // of chained stages: the link before this stage, followed by its own
   U32 columns;                     // inputs of a row (K)
   U32 rows;                        // outputs (of this matrix)
   U32 row_offset;                  // of this matrix's row 0 in the stage's stacked outputs
@@ -142,6 +149,7 @@ struct EmbedPush {
   U32 output_stride;
   F32 scale;
   U32 vocabulary;
+  U32 row_interleave;               // rows of the table whose blocks lie side by side: 1 or 8
 };
 
 // Unpacks blocks as the file holds them into planes.
@@ -161,6 +169,7 @@ struct RepackPush {
   U32 pair_head_size;              // 0: order(row) = row; else rows are put in rope pair order within heads of this size
   U32 pair_rotated_size;           // rotated elements of a head
   U32 source_skip;                 // bytes to skip at the start of `source` (0 to 3)
+  U32 row_interleave;              // rows whose blocks lie side by side: 1 or 8
 };
 
 // Fills memory with random blocks in the layout of a file (see RandomRecipe).
@@ -182,9 +191,9 @@ struct TransferPush {
 };
 
 struct AttentionPush {
-  GPU_POINTER(FloatsIn) queries;       // [row][head][head_size], pair order, f32
-  GPU_POINTER(Quads) keys;             // the layer's K pages
-  GPU_POINTER(Quads) values;           // the layer's V pages
+  GPU_POINTER(StageFloats) queries;    // [row][head][head_size], pair order, f32
+  GPU_POINTER(StageQuads) keys;        // the layer's K pages
+  GPU_POINTER(StageQuads) values;      // the layer's V pages
   GPU_POINTER(Words) block_tables;
   GPU_POINTER(Step) step;
   GPU_POINTER(Tiles) tiles;
@@ -192,6 +201,7 @@ struct AttentionPush {
   GPU_POINTER(FloatsOut) output_scales; // of blocks of bytes
   GPU_POINTER(FloatsShared) partials;  // split results
   GPU_POINTER(Counters) counters;
+  GPU_POINTER(Counters) chain;         // see LinearPush
   U32 table_stride;
   U32 head_count;
   U32 kv_head_count;
@@ -199,6 +209,15 @@ struct AttentionPush {
   U32 window;                          // 0: none
   F32 scale;
   F32 softcap;                         // 0: none
+};
+
+// Arguments of the kernel that tries whether stages can be chained on a device.
+struct ChainProbePush {
+  GPU_POINTER(Counters) chain;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(StageWords) inputs;
+  GPU_POINTER(WordsOut) outputs;
+  U32 shift;                       // of the inputs against the outputs
 };
 
 // How one output's token is chosen. temperature 0 is greedy.

@@ -1,0 +1,241 @@
+// outputs = epilogue(weights * inputs / rms) where a load costs as much as a dozen products: each lane has rows of its
+// own, and no other lane's part of a sum to wait for.
+//
+// A subgroup takes VECTORS rows a lane and COLUMNS columns. Eight rows are interleaved (WeightFormat.rowInterleave), so
+// that its loads of weights go from one end of memory to the other. Inputs come 32 at a time, a quad a lane, and each
+// is handed to all lanes from the register it is in. Every sum is that of its chunks, in order, whatever the tiling.
+#extension GL_KHR_shader_subgroup_ballot : require
+#include "common/chunk.glsl"
+#include "common/blocks.glsl"
+
+const uint GROUP_ROWS = SUBGROUPS * ROWS;
+const uint LANES = gl_WorkGroupSize.x / SUBGROUPS;
+const uint VECTORS = ROWS / LANES;
+const uint INTERLEAVE = 8;
+
+shared float partial_sums[SUBGROUPS * ROWS * COLUMNS];
+shared float squares[COLUMNS];
+shared uint ticket;
+
+float sums[VECTORS * COLUMNS];
+
+// The row of the step that a column is, or the last one's for columns beyond them.
+uint row_of_column(uint column, uint count) {
+  column = min(column, count - 1);
+  return GATHER ? push.step.rows[column].output_row : column;
+}
+
+float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
+
+#include "linear/epilogue.glsl"
+
+// The 32 inputs of a step of each column: quad j is in lane j % QUAD_LANES.
+const uint QUAD_LANES = LANES < 8 ? LANES : 8;
+const uint PARTS = 8 / QUAD_LANES;
+vec4 inputs[COLUMNS * PARTS];
+
+float input_value(uint c, uint quad, uint i) {
+  return subgroupBroadcast(inputs[c * PARTS + quad / QUAD_LANES][i], quad % QUAD_LANES);
+}
+
+#if defined(SCALED) || defined(HALVES)
+#define QUANTS
+#endif
+// Weights that share a scale.
+#ifdef HALVES
+const uint RUN = CHUNK / 2;
+#else
+const uint RUN = CHUNK;
+#endif
+
+// The sum of the inputs of a run, `quad` being its first.
+float run_total(uint c, uint quad) {
+  float total = 0;
+  [[unroll]] for (uint j = 0; j < RUN / 4; j++) {
+    vec4 x = inputs[c * PARTS + (quad + j) / QUAD_LANES];
+    total += subgroupBroadcast((x.x + x.y) + (x.z + x.w), (quad + j) % QUAD_LANES);
+  }
+  return total;
+}
+
+// Adds a chunk of each row times the inputs from quad `quad` of the step on.
+void accumulate(Chunk chunks[VECTORS], uint quad) {
+#ifdef QUANTS
+  uint words[VECTORS][CHUNK / 4];
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) unpack_words(chunks[v], words[v]);
+#else
+  vec4 floats[VECTORS][CHUNK / 4];
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) unpack_chunk(chunks[v], floats[v]);
+#endif
+  [[unroll]] for (uint run = 0; run < CHUNK / RUN; run++) {
+    float products[VECTORS * COLUMNS];
+    [[unroll]] for (uint i = 0; i < VECTORS * COLUMNS; i++) products[i] = 0;
+    [[unroll]] for (uint run_quad = 0; run_quad < RUN / 4; run_quad++) {
+      uint j = run * (RUN / 4) + run_quad;
+      vec4 w[VECTORS];
+      [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+#if !defined(QUANTS)
+        w[v] = floats[v][j];
+#elif defined(SIGNED)
+        w[v] = signed_bytes_to_floats(words[v][j]);
+#else
+        w[v] = bytes_to_floats(words[v][j]);
+#endif
+      }
+      [[unroll]] for (uint i = 0; i < 4; i++) {
+        [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+          float x = input_value(c, quad + j, i);
+          [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+            products[v * COLUMNS + c] = fma(w[v][i], x, products[v * COLUMNS + c]);
+          }
+        }
+      }
+    }
+#ifdef QUANTS
+    vec2 scales[VECTORS];
+    [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+#ifdef SCALED
+      scales[v] = chunk_scale(chunks[v]);
+#elif defined(HALF_MINIMA)
+      scales[v] = vec2(half_scales(chunks[v])[run], half_minima(chunks[v])[run]);
+#else
+      scales[v] = half_scales(chunks[v])[run] * vec2(1, -float(OFFSET));
+#endif
+    }
+#endif
+    [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+#if defined(MINIMUM) || defined(HALVES)
+      float total = run_total(c, quad + run * RUN / 4);
+#endif
+      [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+        uint i = v * COLUMNS + c;
+#ifdef QUANTS
+        sums[i] = fma(scales[v].x, products[i], sums[i]);
+#else
+        sums[i] += products[i];
+#endif
+#if defined(MINIMUM) || defined(HALVES)
+        sums[i] = fma(scales[v].y, total, sums[i]);
+#endif
+      }
+    }
+  }
+}
+
+// A load that misses the cache holds up all that follow it, but loads of many lines, one after another, wait for them
+// together. So before the chunks of the next WINDOW_STEPS steps are used, lanes read from each of their cache lines.
+const uint WINDOW_CHUNKS = 128;
+const uint STEP_CHUNKS = INTERLEAVE * 32 / CHUNK;
+const uint WINDOW_STEPS = WINDOW_CHUNKS / STEP_CHUNKS;
+uint first_chunks[VECTORS];  // of the eight rows
+uint touched;
+
+void touch_window(uint step) {
+  uint lane = gl_SubgroupInvocationID % 8;
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+    uint last = first_chunks[v] + push.columns / CHUNK * INTERLEAVE - 1;
+    uint first = first_chunks[v] + step * STEP_CHUNKS;
+    [[unroll]] for (uint i = 0; i < WINDOW_CHUNKS / 32; i++) {
+      Chunk chunk = load_chunk(min(first + 32 * i + 4 * lane, last));
+#ifdef QUANTS
+      uint words[CHUNK / 4];
+      unpack_words(chunk, words);
+      touched |= words[0];
+#else
+      vec4 w[CHUNK / 4];
+      unpack_chunk(chunk, w);
+      touched |= floatBitsToUint(w[0].x);
+#endif
+    }
+    // The scales of sixteen chunks, or more, share a line.
+    Chunk chunk = load_chunk(min(first + WINDOW_CHUNKS / 8 * lane, last));
+#ifdef SCALED
+    touched |= floatBitsToUint(chunk_scale(chunk).x);
+#elif defined(HALVES)
+    touched |= floatBitsToUint(half_scales(chunk).x);
+#endif
+  }
+}
+
+void main() {
+  uint first_column = gl_WorkGroupID.x * COLUMNS;
+  uint count = GATHER ? push.step.output_count : push.step.row_count;
+  if (first_column >= count) return;
+  uint first_row = gl_WorkGroupID.y * GROUP_ROWS;
+  const uint block_chunks = BLOCK / CHUNK;
+  uint blocks_per_row = push.columns / BLOCK;
+  // First chunk of each of the lane's rows; rows past the end are the last one once more.
+  uint weight_rows[VECTORS];
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+    uint row = min(first_row + gl_SubgroupID * ROWS + v * LANES + gl_SubgroupInvocationID, push.rows - 1);
+    uint in_group = row % INTERLEAVE;
+    first_chunks[v] = (row - in_group) * blocks_per_row * block_chunks;
+    weight_rows[v] = ((row - in_group) * blocks_per_row + in_group) * block_chunks;
+  }
+  uint input_rows[COLUMNS];
+  uint input_stride = ((push.columns + 1023) & ~1023u) / 4;
+  [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+    input_rows[c] = row_of_column(first_column + c, count) * input_stride;
+  }
+  [[unroll]] for (uint i = 0; i < VECTORS * COLUMNS; i++) sums[i] = 0;
+
+  uint steps = push.columns / 32;
+  touched = 0;
+  for (uint first_step = 0; first_step < steps; first_step += WINDOW_STEPS) {
+    touch_window(first_step);
+    for (uint step = first_step; step < min(first_step + WINDOW_STEPS, steps); step++) {
+      uint input_quad = 8 * step + gl_SubgroupInvocationID % QUAD_LANES;
+      [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+        [[unroll]] for (uint part = 0; part < PARTS; part++) {
+          inputs[c * PARTS + part] =
+              push.inputs.at[input_rows[c] + activation_quad(input_quad + part * QUAD_LANES)];
+        }
+      }
+      [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
+        uint chunk = step * (32 / CHUNK) + part;
+        uint place = chunk / block_chunks * (INTERLEAVE * block_chunks) + chunk % block_chunks;
+        Chunk chunks[VECTORS];
+        [[unroll]] for (uint v = 0; v < VECTORS; v++) chunks[v] = load_chunk(weight_rows[v] + place);
+        accumulate(chunks, part * (CHUNK / 4));
+      }
+    }
+  }
+  // Never so: it keeps compilers from dropping the loads that are there for the cache.
+  if (steps == 0) sums[0] = float(touched);
+
+  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
+    [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+      uint row = gl_SubgroupID * ROWS + v * LANES + gl_SubgroupInvocationID;
+      partial_sums[place_of(row, 0, c)] = sums[v * COLUMNS + c];
+    }
+  }
+  if (NORM) {
+    for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
+      uint first_square = row_of_column(first_column + c, count) * push.square_count;
+      float sum = 0;
+      for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
+        sum += push.squares.at[first_square + i];
+      }
+      sum = subgroupAdd(sum);
+      if (gl_SubgroupInvocationID == 0) squares[c] = sum;
+    }
+  }
+  barrier();
+
+  // Rows come in pairs: rope pairs, or gate and up.
+  const uint pairs = GROUP_ROWS / 2;
+  for (uint item = gl_LocalInvocationIndex; item < pairs * COLUMNS; item += gl_WorkGroupSize.x) {
+    uint pair = item % pairs;
+    uint c = item / pairs;
+    uint row = first_row + 2 * pair;
+    if (first_column + c >= count || row >= push.rows) continue;
+    vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
+    if (NORM) values *= inverse_rms(c);
+    if (BIAS) {
+      values.x += push.bias.at[row];
+      if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
+    }
+    finish_pair(pair, c, row, first_column + c, values, prepare_pair(row, first_column + c));
+  }
+  finish_group(first_row, first_column, min(COLUMNS, count - first_column));
+}
