@@ -67,18 +67,28 @@ struct MeshPlacement {
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
     overlaps: Bool
   ) throws -> any StepRunner {
-    guard mesh.deviceCount > 1 else {
-      return try ModelRunner(
-        cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
+    if mesh.deviceCount > 1 {
+      return try meshRunner(
+        opened: opened, caches: caches, models: models, limits: limits, pageCount: pageCount)
     }
+    return try ModelRunner(
+      cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
+  }
+
+  private func meshRunner(
+    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int
+  ) throws -> MeshRunner {
     let depth = MeshRunner.depth(of: mesh)
     let layout = MeshLayout(programs: programs, limits: limits, slotCount: depth)
     let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
     let memory = try HostMemory(byteCount: layout.byteCount, alignment: Int(clamping: alignment))
-    let runners = try opened.indices.map { index in
-      try ModelRunner(
-        cache: caches[index], model: models[index], limits: limits, pageCount: pageCount,
-        port: MeshPort(layout: layout, memory: memory, device: opened[index]), depth: depth)
+    var runners: [ModelRunner] = []
+    for index in opened.indices {
+      let port = try MeshPort(layout: layout, memory: memory, device: opened[index])
+      let runner = try ModelRunner(
+        cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: port,
+        depth: depth, overlaps: false)
+      runners.append(runner)
     }
     return try MeshRunner(runners: runners, limits: limits)
   }
