@@ -34,6 +34,8 @@ void embed(uint row, uint block) {
   uint blocks = push.columns / 32;
   StepRow entry = push.step.rows[row];
   uint token = entry.token == TOKEN_FROM_DEVICE ? push.last_tokens.at[entry.sequence] : entry.token;
+  token -= push.first_token;
+  float scale = token < push.vocabulary ? push.scale : 0.0;
   token = min(token, push.vocabulary - 1);
   float squares = 0;
   [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {
@@ -42,7 +44,7 @@ void embed(uint row, uint block) {
     [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
       uint quad = 4 * activation_quad(block * 8 + part * (CHUNK / 4) + j);
       [[unroll]] for (uint i = 0; i < 4; i++) {
-        float x = w[j][i] * push.scale;
+        float x = w[j][i] * scale;
         push.outputs.at[row * push.output_stride + quad + i] = x;
         squares = fma(x, x, squares);
         if (NEXT != NEXT_NONE) x *= push.next.norm.at[quad + i];

@@ -37,7 +37,8 @@ void finish_quad(uint row, uint token, vec4 values, vec4 residual) {
   } else {
     // What waits for a norm over more rows: headnorm.comp and normalise.comp take it from there.
     uint index = token * push.extras.data.scratch_stride
-        + (EPILOGUE == EPILOGUE_RESIDUAL_NORM ? activation_index(stacked_row) : stacked_row);
+        + (EPILOGUE == EPILOGUE_RESIDUAL_NORM || EPILOGUE == EPILOGUE_PARTIAL ? activation_index(stacked_row)
+                                                                              : stacked_row);
     [[unroll]] for (uint i = 0; i < 4; i++) push.extras.data.scratch.at[index + i] = values[i];
   }
 }

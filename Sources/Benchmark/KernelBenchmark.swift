@@ -232,5 +232,5 @@ extension Stage {
 
 extension DeviceStage {
   /// Bytes of an embedding table; 0 for other stages.
-  fileprivate var tableBytes: Int { if case .embed(let table, _) = self { table.byteCount } else { 0 } }
+  fileprivate var tableBytes: Int { if case .embed(let table, _, _) = self { table.byteCount } else { 0 } }
 }

@@ -166,12 +166,12 @@ package final class ModelBenchmark {
   package func decode(depth: Int, batch: Int, repetitions: Int) throws -> Samples {
     try givePages(sequences: batch, positions: depth + workload.tokens + 8)
     func run(_ steps: Int) throws -> Double {
-      var tickets: [ModelRunner.Ticket] = []
+      var tickets: [StepTicket] = []
       var start = ContinuousClock.now
       var queued = 0
       // The first step's result starts the clock.
       for done in 0...steps {
-        while queued <= steps, tickets.count < ModelRunner.depth - 1 {
+        while queued <= steps, tickets.count < runner.depth - 1 {
           tickets.append(try submit(position: depth + queued, batch: batch))
           queued += 1
         }
@@ -190,7 +190,7 @@ package final class ModelBenchmark {
   /// Device memory in use, in bytes.
   package var deviceMemory: Int { benchmark.device.allocatedBytes }
 
-  private func submit(position: Int, batch: Int) throws -> ModelRunner.Ticket {
+  private func submit(position: Int, batch: Int) throws -> StepTicket {
     try runner.submit(
       rows: (0..<batch).map { row(token: TOKEN_FROM_DEVICE, position: position, sequence: $0) },
       outputs: Array(0..<batch), samples: (0..<batch).map { greedy(sequence: $0, position: position + 1) },
@@ -288,6 +288,7 @@ extension Stage {
     case .residualProjection(let stage): stage.input == .attention ? "output projection" : "down projection"
     case .gatedFeedForward: "norm+gate/up"
     case .logits: "norm+logits"
+    case .collective: "collective"
     }
   }
 }

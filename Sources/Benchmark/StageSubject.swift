@@ -180,6 +180,8 @@ extension Stage {
     case .logits(var stage):
       stage.table = stage.table.copy(index)
       return .logits(stage)
+    case .collective:
+      return self
     }
   }
 }

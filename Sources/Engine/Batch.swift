@@ -1,10 +1,10 @@
 import CShaderInterface
 import Kernels
 
-/// The requests that are generated together on one device: what the scheduler decides, the runner runs; results become
+/// The requests that are generated together: what the scheduler decides, the runner runs; results become
 /// text and events. The engine lets one thread at a time in.
 final class Batch: @unchecked Sendable {
-  let runner: ModelRunner
+  let runner: any StepRunner
   let model: LanguageModel
   var scheduler: Scheduler
   private let pacesPrompts: Bool
@@ -15,7 +15,7 @@ final class Batch: @unchecked Sendable {
   private var lastDone = ContinuousClock.now
 
   private struct StepInFlight {
-    var ticket: ModelRunner.Ticket
+    var ticket: StepTicket
     var draws: [Draw]
     var texts: Int
     var promptTokens: Int
@@ -30,7 +30,7 @@ final class Batch: @unchecked Sendable {
     var logits: Int?
   }
 
-  init(runner: ModelRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool) {
+  init(runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool) {
     self.pacesPrompts = pacesPrompts
     self.runner = runner
     self.model = model
@@ -61,7 +61,7 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
-    while inFlight.count < ModelRunner.depth - 1, let parts = scheduler.nextStep() {
+    while inFlight.count < runner.depth - 1, let parts = scheduler.nextStep() {
       try submit(parts)
     }
     try readOldest()
@@ -70,7 +70,8 @@ final class Batch: @unchecked Sendable {
 
   /// The device failed: every request ends. What the cache holds is unknown.
   func fail(_ error: any Error) {
-    runner.recover()
+    // Where it cannot, the next step says so.
+    try? runner.recover()
     inFlight = []
     scheduler = Scheduler(
       limits: scheduler.limits,
@@ -81,7 +82,7 @@ final class Batch: @unchecked Sendable {
   }
 
   /// Lends the runner, with pages for so many tokens in sequence 0, while there are no requests.
-  func lend<Result>(tokens: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+  func lend<Result>(tokens: Int, _ body: (any StepRunner) throws -> Result) throws -> Result {
     guard isIdle else {
       throw EngineError(.option, "requests are under way: wait until they have ended, or cancel them")
     }

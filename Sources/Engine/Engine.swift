@@ -11,6 +11,11 @@ import VulkanRuntime
 public struct EngineOptions: Sendable {
   /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
   public var device: String?
+  /// The devices of a mesh, as `device` names one; the same one may be there several times. None takes `device` for all.
+  public var devices: [String] = []
+  /// Devices that split every layer, and stages of consecutive layers.
+  public var tensorParallel = 1
+  public var pipelineParallel = 1
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
   /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
@@ -77,8 +82,10 @@ public final class Engine: Sendable {
   private let batch: Batch
   /// Held by the thread that uses `batch`.
   private let turn = Mutex(())
-  private let device: Device
-  private let tuning: LinearTuning
+  private let devices: [Device]
+  private let tunings: [LinearTuning]
+  /// What each device has of the model, a line each.
+  public let placementTexts: [String]
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -90,12 +97,29 @@ public final class Engine: Sendable {
   ) throws {
     self.model = model
     instance = try VulkanInstance()
-    let physical = try DeviceSelection.select(spec: options.device, from: instance.physicalDevices)
-    let traits = DeviceTraits(physical)
     let program = model.program
-    deviceName = physical.name
-    isCPUDevice = traits.isCPU
+    let placement = try MeshPlacement(options, program: program, instance: instance)
+    let first = placement.devices[0]
+    let count = placement.devices.count
+    deviceName =
+      count == 1
+      ? first.name
+      : placement.devices.allSatisfy { $0.name == first.name }
+        ? "\(count) x \(first.name)" : placement.devices.map(\.name).joined(separator: ", ")
+    isCPUDevice = placement.traits.contains(where: \.isCPU)
+    placementTexts = placement.texts
 
+    // One chunk for all devices: they run the same steps.
+    var options = options
+    let givesChunk = options.promptChunk != nil
+    if !givesChunk {
+      let most = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min() ?? 1
+      // The stages of a pipeline work on chunks of the same prompt at the same time: twice as many as there are stages
+      // leave a stage idle for a third of the time at most, and products of fewer tokens would be slower.
+      options.promptChunk =
+        options.pipelineParallel == 1
+        ? most : max(min(most, isCPUDevice ? 16 : 256), most / (2 * options.pipelineParallel))
+    }
     guard (1...4096).contains(options.maxSequences) else {
       throw EngineError(.option, "\(options.maxSequences) requests at a time are not possible: use 1 to 4096")
     }
@@ -103,19 +127,25 @@ public final class Engine: Sendable {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    var options = options
-    let available = Engine.availableMemory(physical)
+    let limits: (Int) -> StepLimits
+    let plans: [MemoryPlan]
+    var streamed: StreamedPlacement?
+    let traits = placement.traits[0]
+    let available = placement.availableMemory(0)
     let whole = Engine.memoryPlan(
       program: program, contextLength: requested,
       limits: Engine.stepLimits(options, context: requested, traits: traits), traits: traits)
-    let plan: MemoryPlan
-    var streamed: StreamedPlacement?
     // As long as weights fit, contexts are shortened; only then do weights stream.
-    if !options.memory.isGiven, whole.weights + whole.workspace < available {
-      plan = try whole.fitted(
-        available: available, pageTokens: KVCache.pageTokens,
-        mayShorten: options.contextLength == nil || options.mayShortenContext)
+    if count > 1 || (!options.memory.isGiven && whole.weights + whole.workspace < available) {
+      guard !options.memory.isGiven else {
+        throw EngineError(
+          .option, "weights cannot stream where several devices share a model: use one device")
+      }
+      plans = try placement.plans(
+        contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
+      ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
     } else {
+      if !givesChunk { options.promptChunk = nil }
       let placed = try Engine.placeStreamed(
         options, whole: whole, model: model, available: available, traits: traits)
       streamed = placed
@@ -123,39 +153,50 @@ public final class Engine: Sendable {
       options.cacheTokens =
         options.cacheTokens
         ?? Engine.streamedCacheTokens(options, whole: whole, available: available)
-      plan = whole
+      plans = [whole]
     }
-    contextLength = plan.contextLength
+    limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
+    contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
     placementText = streamed?.weights.text
     streamedBytes = streamed?.weights.copiedBytes ?? 0
-    let limits = Engine.stepLimits(options, context: contextLength, traits: traits)
     maxSequences = options.maxSequences
 
-    device = try Device(
-      instance: instance, physical: physical, pipelineCacheDirectory: options.pipelineCacheDirectory)
-    let cache = KernelCache(device: device)
-    tuning = cache.tuning
-    let total = Engine.sourceBytes(of: program, source: model.source)
+    devices = try placement.devices.map { [instance] in
+      try Device(instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory)
+    }
+    let caches = devices.map(KernelCache.init)
+    tunings = caches.map(\.tuning)
+    // Asked before weights are there.
+    let pageCounts = placement.programs.indices.map { index in
+      Engine.pageCount(
+        options, plan: plans[index], available: placement.availableMemory(index),
+        device: placement.devices[index],
+        program: placement.programs[index])
+    }
+    let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
-    let deviceModel = try DeviceModel(
-      program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
-      readFault: options.readFault
-    ) { bytes in
-      loaded += bytes
-      try onProgress(.weights(loaded: min(loaded, total), total: total))
+    let models = try zip(placement.programs, caches).map { program, cache in
+      try DeviceModel(
+        program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
+        readFault: options.readFault
+      ) { bytes in
+        loaded += bytes
+        try onProgress(.weights(loaded: min(loaded, total), total: total))
+      }
     }
     let pageCount =
       streamed != nil
-      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength))
-      : Engine.pageCount(
-        options, plan: plan, available: Engine.availableMemory(physical), device: physical, program: program)
+      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
-    let runner = try ModelRunner(
-      cache: cache, model: deviceModel, limits: limits, pageCount: pageCount, overlaps: options.overlaps)
+    let runner = try placement.runner(
+      opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
+      overlaps: options.overlaps)
     if options.tunes { try runner.tune(sequences: maxSequences) }
-    if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt) {
+    if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
+      let runner = runner as? ModelRunner
+    {
       let start = ContinuousClock.now
       try runner.prepare(Engine.steps(ofPrompt: prompt, promptChunk: promptChunk)) {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
@@ -164,7 +205,7 @@ public final class Engine: Sendable {
     let scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
-        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens))),
+        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)), groups: options.pipelineParallel),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
     batch = Batch(
       runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts)
@@ -183,16 +224,21 @@ public final class Engine: Sendable {
 
   /// Bytes of device memory in use now, and the most that ever were.
   public var deviceMemory: (now: Int, peak: Int) {
-    (device.allocatedBytes, device.peakAllocatedBytes)
+    deviceMemories.reduce((0, 0)) { ($0.0 + $1.now, $0.1 + $1.peak) }
+  }
+
+  /// The same for each device of a mesh.
+  public var deviceMemories: [(now: Int, peak: Int)] {
+    devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
   }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
-    try device.savePipelineCache()
+    for device in devices { try device.savePipelineCache() }
   }
 
   /// How products are cut on this device, a line each: what was measured at its first use.
-  public var tuningTexts: [String] { tuning.texts }
+  public var tuningTexts: [String] { tunings[0].texts }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.
   public var validationMessageCount: Int { instance.validationMessageCount }
@@ -283,11 +329,7 @@ public final class Engine: Sendable {
     return min(free, total) - min(256 << 20, total / 20)
   }
 
-  private static func sourceBytes(of program: Program, source: any TensorSource) -> Int {
-    var seen: Set<TensorSlice> = []
-    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
-      guard seen.insert(slice).inserted, let tensor = source.tensor(slice.tensor) else { return sum }
-      return sum + tensor.rowBytes * slice.rows.count
-    }
+  private static func sourceBytes(of program: Program) -> Int {
+    Set(program.stages.flatMap(\.matrices)).reduce(0) { $0 + $1.byteCount }
   }
 }

@@ -4,54 +4,57 @@ import ModelFiles
 import Transformer
 import VulkanRuntime
 
-/// Runs steps of one model on one device: it does not decide what is in them.
+/// Runs steps of a model, or of a device's share of one, on one device: it does not decide what is in them.
 ///
 /// Several steps are in flight at a time, each in a slot of its own with its own recorded Plans, so the host reads
 /// results behind and never stands between two steps.
-package final class ModelRunner {
+package final class ModelRunner: StepRunner {
   let device: Device
   let traits: DeviceTraits
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
   let workspace: Workspace
-  let limits: StepLimits
+  package let limits: StepLimits
 
   private let recorder: PlanRecorder
   private var slots: [Slot] = []
-  private let done: TimelineSemaphore
-  private var submitted: UInt64 = 0
+  /// Counts the parts of steps that are done: a step that no other device takes part in has one.
+  let done: TimelineSemaphore
+  /// Parts that were submitted.
+  private(set) var partCount: UInt64 = 0
+  private(set) var stepCount: UInt64 = 0
 
   /// Steps that may be in flight.
-  package static let depth = 3
+  package let depth: Int
 
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: Plan] = [:]
+    /// The count of parts when its last step is done.
+    var end: UInt64 = 0
     /// Logits that are read back; made when first asked for.
     var logits: Buffer?
   }
 
-  /// A step as it was recorded: commands, and those that follow the arrival of weights that stream.
+  /// A step as it was recorded: commands, and those that follow the arrival of weights that stream; or the parts of a
+  /// step that other devices take part in.
   private struct Plan {
     var first: CommandBuffer
     var units: [(unit: Int, commands: CommandBuffer)]
+    var parts: [StepRecording.Part]
     var chain: StageChain?
   }
 
-  /// A step that was submitted.
-  package struct Ticket {
-    fileprivate var number: UInt64
-    fileprivate var slot: Int
-    fileprivate var outputs: Int
-    /// Reads of weights up to its own.
-    fileprivate var reads: UInt64
-  }
-
-  /// - Parameter overlaps: whether stages of a token may start while the one before still runs, where the device can.
+  /// - Parameters:
+  ///   - port: what the device shares with others, where it has a share of the model.
+  ///   - depth: steps that may be in flight.
+  ///   - overlaps: whether stages of a token may start while the one before still runs, where the device can.
   package init(
-    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, overlaps: Bool = true
+    cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, port: MeshPort? = nil,
+    depth: Int = ModelRunner.usualDepth, overlaps: Bool = true
   ) throws {
+    self.depth = depth
     device = cache.device
     self.cache = cache
     self.model = model
@@ -59,13 +62,15 @@ package final class ModelRunner {
     traits = DeviceTraits(device.physical)
     let program = model.program
     kvCache = try KVCache(
-      device: device, heads: program.heads, layerCount: program.layerCount, pageCount: pageCount)
+      device: device, heads: program.heads, layerCount: program.layerCount,
+      firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(
-      cache: cache, model: model, kvCache: kvCache, workspace: workspace,
-      chainsStages: overlaps && !traits.isCPU && ChainProbe.succeeds(cache: cache, traits: traits))
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
+      chainsStages: overlaps && port == nil && !traits.isCPU
+        && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
-    for index in 0..<Self.depth {
+    for index in 0..<depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
     }
   }
@@ -78,33 +83,69 @@ package final class ModelRunner {
   /// - Parameter logitsOf: outputs whose logits are read back, penalties applied.
   package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = []
-  ) throws -> Ticket {
+  ) throws -> StepTicket {
+    try submit(
+      rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, after: [],
+      resolving: { _ in [] })
+  }
+
+  /// The same on a device of a mesh.
+  ///
+  /// - Parameters:
+  ///   - after: what the step waits for.
+  ///   - resolving: what a part of it that waits for other devices waits for.
+  func submit(
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    after: [(TimelineSemaphore, UInt64)], resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
+  ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     return try submit(
-      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf)
+      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
+      after: after,
+      resolving: resolving)
   }
 
-  private func submit(_ step: StepContents, shape: PlanShape, logitsOf: [Int] = []) throws -> Ticket {
-    let index = Int(submitted % UInt64(Self.depth))
-    if submitted >= UInt64(Self.depth) { try wait(for: submitted - UInt64(Self.depth) + 1) }
+  private func submit(
+    _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], after: [(TimelineSemaphore, UInt64)] = [],
+    resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
+  ) throws -> StepTicket {
+    let index = Int(stepCount % UInt64(depth))
+    try waitForSlot()
     let plan = try plan(shape, slot: index)
     plan.chain?.reset()
     let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
+    let end = partCount + UInt64(max(1, plan.parts.count))
     if let stream = model.stream {
-      try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, submitted + 1))
+      try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, end))
+    } else if plan.parts.isEmpty {
+      try device.computeQueue.submit([plan.first] + last, wait: [], signal: [(done, end)])
     } else {
-      try device.computeQueue.submit([plan.first] + last, wait: [], signal: [(done, submitted + 1)])
+      var batches = plan.parts.enumerated().map { number, part in
+        Queue.Batch(
+          commandBuffers: [part.commands], wait: (number == 0 ? after : []) + part.waits.flatMap(resolving),
+          signal: [(done, partCount + UInt64(number) + 1)])
+      }
+      batches[batches.count - 1].commandBuffers += last
+      try device.computeQueue.submit(batches)
     }
-    submitted += 1
-    return Ticket(
-      number: submitted, slot: index, outputs: step.outputs.count, reads: model.stream?.reads ?? 0)
+    partCount = end
+    stepCount += 1
+    slots[index].end = end
+    return StepTicket(
+      end: end, slot: index, outputs: step.outputs.count, reads: model.stream?.reads ?? 0)
   }
 
+  /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
+  func alignSteps(to count: UInt64) { stepCount = count }
+
+  /// Waits until the next step has a slot.
+  func waitForSlot() throws { try wait(for: slots[Int(stepCount % UInt64(depth))].end) }
+
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
-  package func results(_ ticket: Ticket) throws -> [UInt32] {
-    try wait(for: ticket.number)
+  package func results(_ ticket: StepTicket) throws -> [UInt32] {
+    try wait(for: ticket.end)
     try model.stream?.check(reads: ticket.reads)
     guard !slots[ticket.slot].step.isAbandoned else {
       throw EngineError(
@@ -116,7 +157,7 @@ package final class ModelRunner {
   }
 
   /// The logits of the output that was entry `entry` of `logitsOf`, once the step is done and as long as its results.
-  func logits(_ ticket: Ticket, _ entry: Int) -> [Float] {
+  package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] {
     let count = model.program.vocabularySize
     guard let floats = slots[ticket.slot].logits?.contents?.assumingMemoryBound(to: Float.self) else {
       return []
@@ -148,7 +189,7 @@ package final class ModelRunner {
   }
 
   /// Queues copies of pages, after the steps submitted so far and before those to come.
-  func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
+  package func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
     guard !copies.isEmpty else { return }
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
@@ -182,7 +223,7 @@ package final class ModelRunner {
       // Weights that stream may take long to come, and only CPU drivers compile that late.
       if model.stream != nil, !traits.isCPU { continue }
       let ticket = try submit(contents([rows[0]]), shape: shape)
-      while try !done.wait(for: ticket.number, timeoutNanoseconds: 100_000_000) { try whileWaiting() }
+      while try !done.wait(for: ticket.end, timeoutNanoseconds: 100_000_000) { try whileWaiting() }
     }
   }
 
@@ -251,14 +292,14 @@ package final class ModelRunner {
   }
 
   /// Makes ready for other requests after a failure.
-  func recover() {
-    try? drain()
-    model.stream?.recover()
+  package func recover() throws {
+    defer { model.stream?.recover() }
+    try drain()
   }
 
   /// Waits until nothing is in flight.
   package func drain() throws {
-    try wait(for: submitted)
+    try wait(for: partCount)
   }
 
   /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
@@ -269,7 +310,7 @@ package final class ModelRunner {
   }
 
   /// Sets how often a sequence holds each token (penalties): those of the prompt are marked, generated ones counted.
-  func setTokenCounts(prompt: [Int32], generated: [Int32], sequence: Int) throws {
+  package func setTokenCounts(prompt: [Int32], generated: [Int32], sequence: Int) throws {
     let vocabulary = model.program.vocabularySize
     var counts = [UInt32](repeating: 0, count: vocabulary)
     for token in prompt { counts[Int(token)] = 0x8000_0000 }
@@ -278,7 +319,7 @@ package final class ModelRunner {
   }
 
   /// The logits of output `index` of the step that last ran.
-  func readLogits(output index: Int) throws -> [Float] {
+  package func readLogits(output index: Int) throws -> [Float] {
     try drain()
     let count = model.program.vocabularySize
     let buffer = try device.makeBuffer(byteCount: count * 4, memory: .download, label: "logits")
@@ -346,22 +387,28 @@ package final class ModelRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
+    let recording =
+      recorder.isShared ? try StepRecording(sharedOn: device) : try localRecording()
+    let first = recording.commands
+    let chain = try recorder.makeChain(shape)
+    try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
+    try recording.commands.end()
+    let plan = Plan(first: first, units: recording.units, parts: recording.parts, chain: chain)
+    slots[slot].plans[shape] = plan
+    return plan
+  }
+
+  /// A recording of commands that follow the arrival of weights, where these stream.
+  private func localRecording() throws -> StepRecording {
     func begin() throws -> CommandBuffer {
       let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
       try commands.begin()
       return commands
     }
-    let first = try begin()
-    let recording = StepRecording(first) { [model, cache, traits] unit in
+    return StepRecording(try begin()) { [model, cache, traits] unit in
       let commands = try begin()
       try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
       return commands
     }
-    let chain = try recorder.makeChain(shape)
-    try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
-    try recording.commands.end()
-    let plan = Plan(first: first, units: recording.units, chain: chain)
-    slots[slot].plans[shape] = plan
-    return plan
   }
 }

@@ -129,11 +129,12 @@ extension Engine {
     try withBatch { batch in
       // The last token is one more than is to be found.
       let pages = batch.scheduler.pages.match(tokens + [0], step: batch.scheduler.stepCount).pages
-      var header = stateHeader(batch)
+      let runner = try soleRunner(batch)
+      var header = stateHeader(runner)
       header.tokenCount = UInt32(tokens.count)
       header.pageCount = UInt32(pages.count)
       try SavedState.write(path: path, header: header, tokens: tokens) { write in
-        try batch.runner.readPages(pages) { try write($0) }
+        try runner.readPages(pages) { try write($0) }
       }
     }
   }
@@ -145,8 +146,9 @@ extension Engine {
   /// - Throws: one line if the file is damaged or of another model; the cache knows nothing of it then.
   public func restoreState(from path: String) throws -> [Int32] {
     try withBatch { batch in
+      let runner = try soleRunner(batch)
       var state = try SavedState(
-        path: path, expected: stateHeader(batch), model: model, contextLength: contextLength)
+        path: path, expected: stateHeader(runner), model: model, contextLength: contextLength)
       let size = Int(state.header.pageTokens)
       let covered = Array(state.tokens.prefix(Int(state.header.pageCount) * size))
       var pages: [UInt32] = []
@@ -155,7 +157,7 @@ extension Engine {
         throw EngineError(
           .device, "\(path): the KV cache has no room for \(covered.count) tokens now; end some sessions")
       }
-      try batch.runner.writePages(pages) { try state.readPage($0) }
+      try runner.writePages(pages) { try state.readPage($0) }
       try state.finish()
       var node: PrefixCache.Node = 0
       for (index, page) in pages.enumerated() {
@@ -167,10 +169,17 @@ extension Engine {
     }
   }
 
-  private func stateHeader(_ batch: Batch) -> SavedState.Header {
+  /// The device that has all keys and values.
+  private func soleRunner(_ batch: Batch) throws -> ModelRunner {
+    if let runner = batch.runner as? ModelRunner { return runner }
+    throw EngineError(
+      .option, "the state of a text cannot be saved or restored where several devices share a model: use one")
+  }
+
+  private func stateHeader(_ runner: ModelRunner) -> SavedState.Header {
     var header = SavedState.Header()
     header.fingerprint = model.fingerprint
-    header.pageBytes = UInt64(batch.runner.kvCache.pageByteCount)
+    header.pageBytes = UInt64(runner.kvCache.pageByteCount)
     header.pageTokens = UInt32(KVCache.pageTokens)
     return header
   }

@@ -15,6 +15,9 @@ struct Scheduler {
     var promptTokens: Int
     /// Tokens of a step that has both, unless most of them are not of prompts, before it is known how long steps take.
     var mixedTokens: Int
+    /// Groups of texts that take turns: as many as a pipeline has stages, so that each stage has a group to compute
+    /// while others compute theirs, and no stage waits until a token has been through all of them.
+    var groups = 1
   }
 
   let limits: Limits
@@ -83,10 +86,11 @@ struct Scheduler {
   mutating func nextStep() -> [ScheduledPart]? {
     var parts: [ScheduledPart] = []
     let preemptionsBefore = preemptionCount
+    let group = nextGroup()
     var index = 0
     while index < running.count {
       defer { index += 1 }
-      guard running[index].ready == 1 else { continue }
+      guard running[index].ready == 1, self.group(of: running[index]) == group else { continue }
       let pageCount = running[index].pages.count
       while !pages.grow(&running[index].pages, tokens: running[index].length) {
         preemptYoungest()
@@ -116,6 +120,16 @@ struct Scheduler {
     guard !parts.isEmpty else { return nil }
     stepCount += 1
     return parts
+  }
+
+  private func group(of sequence: ScheduledSequence) -> Int { (sequence.slot ?? 0) % limits.groups }
+
+  /// Whose turn it is: groups without a text to go on with are passed over.
+  private func nextGroup() -> Int {
+    let first = Int(stepCount % UInt64(limits.groups))
+    return (0..<limits.groups).lazy.map { (first + $0) % self.limits.groups }.first { group in
+      running.contains { $0.ready == 1 && self.group(of: $0) == group }
+    } ?? first
   }
 
   /// Starts the sequence that has waited longest, if slot and pages are there.

@@ -41,7 +41,8 @@ package final class DeviceModel: Sendable {
       onProgress: onProgress)
     try stream?.load(loader)
     var builder = StageLoader(
-      loader: loader, headSize: program.heads.headSize, residency: residency, stream: stream)
+      loader: loader, headSize: program.heads.headSize, share: program.share, residency: residency,
+      stream: stream)
     let relative = try program.stages.enumerated().map { try builder.load($1, index: $0) }
     let (buffers, constants) = try loader.finish()
     self.program = program
@@ -74,12 +75,14 @@ package final class DeviceModel: Sendable {
 
 /// One stage's weights on the device. Addresses of vectors are device addresses of float32 data; 0 means none.
 package enum DeviceStage: Sendable {
-  case embed(table: DeviceMatrix, scale: Float)
+  case embed(table: DeviceMatrix, scale: Float, firstToken: Int)
   case queryKeyValue(QueryKeyValue)
   case attention(AttentionStage)
   case residualProjection(ResidualProjection)
   case gatedFeedForward(GatedFeedForward)
   case logits(Logits)
+  /// `postNorm` is the address of the weight of an all-reduce's norm.
+  case collective(CollectiveStage, postNorm: UInt64)
 
   package struct QueryKeyValue: Sendable {
     package var stage: QueryKeyValueStage
@@ -100,6 +103,8 @@ package enum DeviceStage: Sendable {
     package var postNorm: UInt64
     /// Elements of an attention head.
     package var headSize: Int
+    /// Whether it leaves its product alone, for an all-reduce to add up.
+    package var isPartial: Bool
   }
 
   package struct GatedFeedForward: Sendable {
@@ -121,8 +126,8 @@ package enum DeviceStage: Sendable {
   /// The stage's matrices on the device.
   package var matrices: [DeviceMatrix] {
     switch self {
-    case .attention: []
-    case .embed(let table, _): [table]
+    case .attention, .collective: []
+    case .embed(let table, _, _): [table]
     case .queryKeyValue(let stage): stage.matrices
     case .residualProjection(let stage): [stage.matrix]
     case .gatedFeedForward(let stage): stage.matrices
@@ -133,7 +138,7 @@ package enum DeviceStage: Sendable {
   /// Bytes of weights that the stage reads for any number of tokens; an embedding reads next to nothing.
   package var matrixBytes: Int {
     switch self {
-    case .embed, .attention: 0
+    case .embed, .attention, .collective: 0
     case .queryKeyValue(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
     case .residualProjection(let stage): stage.matrix.byteCount
     case .gatedFeedForward(let stage): stage.matrices.reduce(0) { $0 + $1.byteCount }
@@ -164,20 +169,8 @@ package enum DeviceStage: Sendable {
     case .logits(var stage):
       stage.norm = address(stage.norm)
       return .logits(stage)
-    }
-  }
-}
-
-extension Stage {
-  /// The weight matrices of the stage.
-  package var matrices: [TensorSlice] {
-    switch self {
-    case .embed(let stage): [stage.table]
-    case .queryKeyValue(let stage): [stage.query, stage.key, stage.value]
-    case .attention: []
-    case .residualProjection(let stage): [stage.weight]
-    case .gatedFeedForward(let stage): [stage.gate, stage.up]
-    case .logits(let stage): [stage.table]
+    case .collective(let stage, let postNorm):
+      return .collective(stage, postNorm: address(postNorm))
     }
   }
 }
@@ -186,6 +179,7 @@ extension Stage {
 private struct StageLoader {
   let loader: WeightLoader
   let headSize: Int
+  let share: ModelShare
   let residency: WeightResidency
   let stream: WeightStream?
   var loaded: [TensorSlice: DeviceMatrix] = [:]
@@ -200,9 +194,10 @@ private struct StageLoader {
         let (matrix, buffer) = try stream.table(
           stage.matrixSpecs(rowInterleave: residency.rowInterleave)[0], loader)
         hostTables.append(buffer)
-        return .embed(table: matrix, scale: embed.scale)
+        return .embed(table: matrix, scale: embed.scale, firstToken: share.vocabulary.lowerBound)
       }
-      return .embed(table: try matrices(stage, index)[0], scale: embed.scale)
+      return .embed(
+        table: try matrices(stage, index)[0], scale: embed.scale, firstToken: share.vocabulary.lowerBound)
     case .queryKeyValue(let weights):
       return .queryKeyValue(try queryKeyValue(weights, matrices: try matrices(stage, index)))
     case .attention(let stage):
@@ -212,7 +207,8 @@ private struct StageLoader {
         .init(
           stage: weights, matrix: try matrices(stage, index)[0],
           bias: try weights.bias.map { try plain($0) } ?? 0,
-          postNorm: try weights.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize))
+          postNorm: try weights.postNorm.map { try activationVector($0.weight) } ?? 0, headSize: headSize,
+          isPartial: share.mesh.tensor > 1))
     case .gatedFeedForward(let weights):
       return .gatedFeedForward(
         .init(
@@ -223,6 +219,9 @@ private struct StageLoader {
         .init(
           stage: weights, matrices: try matrices(stage, index),
           norm: try activationVector(weights.norm.weight)))
+    case .collective(let stage):
+      guard case .allReduce(.some(let norm), _) = stage else { return .collective(stage, postNorm: 0) }
+      return .collective(stage, postNorm: try activationVector(norm.weight))
     }
   }
 

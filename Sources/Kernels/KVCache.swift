@@ -8,12 +8,17 @@ import VulkanRuntime
 package final class KVCache: Sendable {
   package static let pageTokens = Int(KV_PAGE_TOKENS)
   package let pageCount: Int
+  /// The model's layer whose pages come first.
+  private let firstLayer: Int
   private let layers: [Buffer]
   private let halfBytes: Int
   private let halfPageBytes: Int
 
-  package init(device: Device, heads: HeadLayout, layerCount: Int, pageCount: Int) throws {
+  package init(device: Device, heads: HeadLayout, layerCount: Int, firstLayer: Int = 0, pageCount: Int)
+    throws
+  {
     self.pageCount = pageCount
+    self.firstLayer = firstLayer
     let halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
     self.halfBytes = halfBytes
     halfPageBytes = Self.pageBytes(heads: heads) / 2
@@ -64,7 +69,7 @@ package final class KVCache: Sendable {
     }
   }
 
-  package func keys(layer: Int) -> UInt64 { layers[layer].address }
-  package func values(layer: Int) -> UInt64 { layers[layer].address + UInt64(halfBytes) }
+  package func keys(layer: Int) -> UInt64 { layers[layer - firstLayer].address }
+  package func values(layer: Int) -> UInt64 { layers[layer - firstLayer].address + UInt64(halfBytes) }
   package var byteCount: Int { layers.reduce(0) { $0 + $1.byteCount } }
 }

@@ -12,6 +12,7 @@ package struct LinearKernel: Sendable, Hashable {
     case queryKeyValue = 3
     case queryKeyValueNorm = 4
     case residualNorm = 5
+    case partial = 6
   }
 
   /// How the work is cut.

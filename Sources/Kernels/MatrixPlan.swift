@@ -12,8 +12,7 @@ extension PlanRecorder {
   ) throws {
     guard let flash else { throw KernelError.unsupported("the device has no matrix units for this model") }
     var step = MatrixStep(recorder: self, recording: recording, shape: shape, slot: slot, flash: flash)
-    for index in model.stages.indices {
-      if case .logits = model.stages[index], shape.outputs == 0 { continue }
+    for index in model.stages.indices where !isSkipped(model.stages[index], shape) {
       try step.record(index)
       recording.commands.dispatchBarrier()
       onStage(index)
@@ -31,6 +30,9 @@ private struct MatrixStep {
   /// A projection whose post norm and residual addition the next norm has still to do.
   var pending: DeviceStage.ResidualProjection?
 
+  /// All-reduces so far.
+  var reduceCount = 0
+
   private var workspace: Workspace { recorder.workspace }
   private var commands: CommandBuffer { recording.commands }
 
@@ -42,14 +44,16 @@ private struct MatrixStep {
     push.counters = workspace.address(.counters)
     push.scale = 1
     switch recorder.model.stages[index] {
-    case .embed(let table, let scale):
-      var push = EmbedPush()
-      push.outputs = workspace.address(.residual)
-      push.output_stride = UInt32(workspace.residualStride)
-      push.step = slot.stepAddress
-      push.last_tokens = workspace.address(.lastTokens)
-      try EmbedKernel(table: table, scale: scale, next: .none).record(
-        commands, push: push, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+    case .embed(let table, let scale, let firstToken):
+      try recorder.recordEmbed(
+        EmbedKernel(table: table, scale: scale, next: .none, firstToken: firstToken), index: index, commands,
+        shape: shape, slot: slot)
+
+    case .collective(let stage, let postNorm):
+      try recorder.recordCollective(
+        stage, postNorm: postNorm, index: index, recording, shape: shape, slot: slot,
+        reduceCount: &reduceCount,
+        next: .none)
 
     case .queryKeyValue(let weights):
       try normalise(weights.norm, epsilon: weights.stage.norm.epsilon, gathersOutputs: false)
@@ -86,7 +90,7 @@ private struct MatrixStep {
       push.output_stride = UInt32(workspace.residualStride)
       push.bias = weights.bias
       try product(
-        weights.matrix, weights.postNorm == 0 ? .residual : .residualNorm, push, hasBias: weights.bias != 0)
+        weights.matrix, weights.epilogue, push, hasBias: weights.bias != 0)
       if weights.postNorm != 0 { pending = weights }
 
     case .gatedFeedForward(let weights):

@@ -63,7 +63,7 @@ extension Stage {
   /// The same with one row after the other.
   package var matrixSpecs: [MatrixSpec] {
     switch self {
-    case .attention: []
+    case .attention, .collective: []
     case .embed(let stage): [MatrixSpec(parts: [.init(slice: stage.table)], canSplit: true)]
     case .residualProjection(let stage): [MatrixSpec(parts: [.init(slice: stage.weight)])]
     case .gatedFeedForward(let stage):

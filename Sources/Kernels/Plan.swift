@@ -51,6 +51,8 @@ package final class PlanRecorder {
   let model: DeviceModel
   let kvCache: KVCache
   let workspace: Workspace
+  /// What the device shares with others; nil where it runs all of a model.
+  let port: MeshPort?
   /// LinearExtrasData of each stage.
   let extras: Buffer
   /// Attention of prompts on the matrix units; nil where steps of many tokens do not run on them.
@@ -60,16 +62,20 @@ package final class PlanRecorder {
   /// Whether stages of single tokens run without barriers between them.
   package let chainsStages: Bool
 
-  /// - Parameter chainsStages: whether stages may run without barriers between them where they can; only for devices
-  ///   that `ChainProbe` has found to.
+  /// - Parameters:
+  ///   - port: what the device shares with others, where it has a share of the model.
+  ///   - chainsStages: whether stages may run without barriers between them where they can; only for devices that
+  ///     `ChainProbe` has found to.
   package init(
-    cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace, chainsStages: Bool = false
+    cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace, port: MeshPort? = nil,
+    chainsStages: Bool = false
   ) throws {
     self.chainsStages = chainsStages
     self.cache = cache
     self.model = model
     self.kvCache = kvCache
     self.workspace = workspace
+    self.port = port
     let traits = DeviceTraits(cache.device.physical)
     self.traits = traits
     forms = model.stages.map { $0.inputForm(traits) }
@@ -118,14 +124,14 @@ package final class PlanRecorder {
     case .residualProjection(let weights):
       data.post_norm = weights.postNorm
       data.norm_epsilon = weights.stage.postNorm?.epsilon ?? 0
-    case .embed, .attention, .gatedFeedForward, .logits:
+    case .embed, .attention, .gatedFeedForward, .logits, .collective:
       break
     }
     return data
   }
 
   /// Where stage `index` leaves the inputs of the product that follows it.
-  private static func nextInputs(
+  static func nextInputs(
     _ stages: [DeviceStage], after index: Int, workspace: Workspace
   ) -> NextInputs {
     var next = NextInputs()
@@ -157,7 +163,7 @@ package final class PlanRecorder {
     try record(StepRecording(commands), shape: shape, slot: slot, chain: chain, onStage: onStage)
   }
 
-  /// The same where weights may stream.
+  /// The same where weights may stream, or other devices take part.
   package func record(
     _ recording: StepRecording, shape: PlanShape, slot: StepSlot, chain: StageChain? = nil,
     onStage: (Int?) -> Void = { _ in }
@@ -168,8 +174,7 @@ package final class PlanRecorder {
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
-      for (index, stage) in model.stages.enumerated() {
-        if case .logits = stage, shape.outputs == 0 { continue }
+      for (index, stage) in model.stages.enumerated() where !isSkipped(stage, shape) {
         if case .embed = stage {
           try record(stage, index: index, recording, shape: shape, slot: slot, state: &state)
         } else {
@@ -181,14 +186,15 @@ package final class PlanRecorder {
         onStage(index)
       }
     }
+    for part in recording.parts { keepAlive(part.commands, slot: slot) }
     let commands = recording.commands
-    guard shape.outputs > 0 else { return }
+    guard shape.outputs > 0, model.program.share.samples else { return }
     var push = SamplePush()
     push.logits = workspace.address(.logits)
     push.step = slot.stepAddress
     push.parameters = slot.samplesAddress
     push.counts = workspace.counts.address
-    push.last_tokens = workspace.address(.lastTokens)
+    push.last_tokens = lastTokens
     push.results = slot.results.address
     push.vocabulary = UInt32(model.program.vocabularySize)
     push.logits_stride = UInt32(workspace.logitsStride)
@@ -201,12 +207,43 @@ package final class PlanRecorder {
     commands.barrierToHost()
   }
 
+  /// Whether other devices take part in steps.
+  package var isShared: Bool { port != nil }
+
+  /// Whether steps without outputs leave the stage out.
+  func isSkipped(_ stage: DeviceStage, _ shape: PlanShape) -> Bool {
+    guard shape.outputs == 0 else { return false }
+    return switch stage {
+    case .logits, .collective(.gatherLogits, _): true
+    default: false
+    }
+  }
+
+  /// Where the last token of each sequence is: in shared memory, where devices share the model.
+  var lastTokens: UInt64 { port?.tokens ?? workspace.address(.lastTokens) }
+
+  /// The embedding look-up. Ranks that have a part of the table each leave theirs for an all-reduce.
+  func recordEmbed(
+    _ kernel: EmbedKernel, index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot
+  ) throws {
+    let isPartial = model.program.share.mesh.tensor > 1
+    var push = EmbedPush()
+    push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
+    push.outputs = workspace.address(isPartial ? .scratch : .residual)
+    push.output_stride = UInt32(isPartial ? workspace.scratchStride : workspace.residualStride)
+    push.step = slot.stepAddress
+    push.last_tokens = lastTokens
+    try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+  }
+
   /// What one stage leaves for a later one to know while a step is recorded.
   private struct RecordingState {
     /// Parts of the sum of squares of each row of the residual stream.
     var squareCount = 0
     /// Workgroups of the logits' product, each of which leaves its best.
     var bestCount = 0
+    /// All-reduces so far.
+    var reduceCount = 0
   }
 
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
@@ -226,16 +263,19 @@ package final class PlanRecorder {
   ) throws {
     let commands = recording.commands
     switch stage {
-    case .embed(let table, let scale):
-      var push = EmbedPush()
-      push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
-      push.outputs = workspace.address(.residual)
-      push.output_stride = UInt32(workspace.residualStride)
-      push.step = slot.stepAddress
-      push.last_tokens = workspace.address(.lastTokens)
-      let kernel = EmbedKernel(table: table, scale: scale, next: nextForm(after: index))
-      try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+    case .embed(let table, let scale, let firstToken):
+      let kernel = EmbedKernel(
+        table: table, scale: scale, next: nextForm(after: index), firstToken: firstToken)
+      try recordEmbed(kernel, index: index, commands, shape: shape, slot: slot)
       state.squareCount = kernel.squareCount
+
+    case .collective(let stage, let postNorm):
+      try recordCollective(
+        stage, postNorm: postNorm, index: index, recording, shape: shape, slot: slot,
+        reduceCount: &state.reduceCount,
+        next: nextForm(after: index))
+      // Logits that are gathered come without the best of each workgroup.
+      if case .gatherLogits = stage { state.bestCount = 0 } else { state.squareCount = 1 }
 
     case .attention(let stage):
       try recordAttention(
@@ -256,7 +296,7 @@ package final class PlanRecorder {
         case .residualNorm: state.squareCount = 1
         // Pieces leave theirs in the same place: the sampler goes through all logits then.
         case .store: state.bestCount = products.count == 1 ? groups : 0
-        case .gated, .queryKeyValue, .queryKeyValueNorm: break
+        case .gated, .queryKeyValue, .queryKeyValueNorm, .partial: break
         }
       }
     }
@@ -270,6 +310,7 @@ package final class PlanRecorder {
     commands.keepAlive([
       workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
     ])
+    if let port { commands.keepAlive([port.memory]) }
   }
 
   private func nextForm(after index: Int) -> ProductForm {
@@ -303,7 +344,7 @@ package final class PlanRecorder {
       push.output_stride = UInt32(stride)
     }
     switch model.stages[index] {
-    case .embed, .attention:
+    case .embed, .attention, .collective:
       return []
 
     case .queryKeyValue(let weights):
@@ -327,8 +368,8 @@ package final class PlanRecorder {
       leaveOutputs(.residual, stride: workspace.residualStride)
       push.bias = weights.bias
       let kernel = LinearKernel(
-        matrix: weights.matrix, epilogue: weights.postNorm == 0 ? .residual : .residualNorm,
-        hasBias: weights.bias != 0, inputs: form, next: next)
+        matrix: weights.matrix, epilogue: weights.epilogue, hasBias: weights.bias != 0, inputs: form,
+        next: next)
       return [Product(kernel: kernel, push: push, columnCount: shape.rows)]
 
     case .gatedFeedForward(let weights):
@@ -416,11 +457,15 @@ package final class PlanRecorder {
   }
 }
 
+extension DeviceStage.ResidualProjection {
+  var epilogue: LinearKernel.Epilogue { isPartial ? .partial : postNorm == 0 ? .residual : .residualNorm }
+}
+
 extension DeviceStage {
   /// How the stage's products want their inputs on a device; `.none` where there are none.
   func inputForm(_ traits: DeviceTraits) -> ProductForm {
     switch self {
-    case .embed, .attention:
+    case .embed, .attention, .collective:
       return .none
     case .queryKeyValue(let weights):
       return ProductForm(weights.matrices.map(\.format), traits: traits)
@@ -438,7 +483,7 @@ extension DeviceStage {
   /// The address of the weight of the norm before the stage's product; 0 for none.
   var inputNorm: UInt64 {
     switch self {
-    case .embed, .attention, .residualProjection: 0
+    case .embed, .attention, .residualProjection, .collective: 0
     case .queryKeyValue(let weights): weights.norm
     case .gatedFeedForward(let weights): weights.norm
     case .logits(let weights): weights.norm

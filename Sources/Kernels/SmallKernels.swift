@@ -6,10 +6,13 @@ package struct EmbedKernel: Sendable, Hashable {
   package var table: DeviceMatrix
   package var scale: Float
   package var next: ProductForm
+  /// The token of the table's first row; those that are not in the table become 0.
+  package var firstToken: Int
 
-  package init(table: DeviceMatrix, scale: Float, next: ProductForm) {
+  package init(table: DeviceMatrix, scale: Float, next: ProductForm, firstToken: Int = 0) {
     self.table = table
     self.scale = scale
+    self.firstToken = firstToken
     self.next = next
   }
 
@@ -17,7 +20,7 @@ package struct EmbedKernel: Sendable, Hashable {
   package var squareCount: Int { table.columns / 32 }
 
   /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale`, `vocabulary` and
-  /// `row_interleave` are filled in.
+  /// `row_interleave` and `first_token` are filled in.
   package func record(
     _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
@@ -27,6 +30,7 @@ package struct EmbedKernel: Sendable, Hashable {
     push.scale = scale
     push.vocabulary = UInt32(table.rows)
     push.row_interleave = UInt32(table.format.rowInterleave)
+    push.first_token = UInt32(firstToken)
     let threads = traits.invocations(32)
     commands.dispatch(
       try cache.pipeline(

@@ -173,25 +173,27 @@ package final class WeightLoader {
   private func load(_ part: Part, tensor: TensorInfo, into matrix: DeviceMatrix) throws {
     let widened = matrix.format.type != tensor.type
     let blockWeights = matrix.format.repackBlock
-    let rowBytes = tensor.columns / blockWeights * matrix.format.repackBlockBytes
+    let recipe = widened ? nil : source.recipe(of: tensor)
+    // Of rows that are copied as they are, a device that has some columns takes those.
+    let columns = widened || recipe != nil ? 0..<tensor.columns : part.slice.columns
+    let rowBytes = columns.count / blockWeights * matrix.format.repackBlockBytes
     let slotBytes = slots[0].buffer.byteCount
     guard rowBytes <= slotBytes - 8 else {
       throw KernelError.unsupported(
         "tensor \(tensor.name) has rows of \(rowBytes) bytes, more than can be staged")
     }
     let rowsAtOnce = max(1, min((slotBytes - 8) / rowBytes, 32768))
-    let recipe = widened ? nil : source.recipe(of: tensor)
     let repack = RepackKernel(matrix: matrix)
     var row = part.slice.rows.lowerBound
     while row < part.slice.rows.upperBound {
       let rows = row..<min(row + rowsAtOnce, part.slice.rows.upperBound)
       let slot = try nextSlot()
       let byteCount = rows.count * rowBytes
-      if recipe == nil { try fetch(rows, of: tensor, widened: widened, into: slot) }
+      if recipe == nil { try fetch(rows, columns, of: tensor, widened: widened, into: slot) }
       var push = RepackPush()
       push.source = slot.device?.address ?? slot.buffer.address
-      push.source_blocks_per_row = UInt32(tensor.columns / blockWeights)
-      push.first_source_block = UInt32(part.slice.columns.lowerBound / blockWeights)
+      push.source_blocks_per_row = UInt32(columns.count / blockWeights)
+      push.first_source_block = UInt32((part.slice.columns.lowerBound - columns.lowerBound) / blockWeights)
       push.row_count = UInt32(rows.count)
       push.first_row = UInt32(rows.lowerBound - part.slice.rows.lowerBound)
       push.row_offset = UInt32(part.rowOffset)
@@ -214,21 +216,30 @@ package final class WeightLoader {
         // Blocks that share a word with another part's are joined by atomics: order between dispatches is needed.
         commands.barrier()
       }
-      try onProgress(rows.count * tensor.rowBytes)
+      try onProgress(rows.count * (part.slice.columns.count / tensor.type.blockSize) * tensor.type.blockBytes)
       row = rows.upperBound
     }
   }
 
   /// Copies rows into a slot's memory, as the file holds them or as float32.
-  private func fetch(_ rows: Range<Int>, of tensor: TensorInfo, widened: Bool, into slot: StagingSlot) throws
-  {
+  private func fetch(
+    _ rows: Range<Int>, _ columns: Range<Int>, of tensor: TensorInfo, widened: Bool, into slot: StagingSlot
+  ) throws {
     try source.withBytes(of: tensor, rows: rows) { bytes in
       if widened {
         let floats = UnsafeMutableBufferPointer(
           start: slot.memory.assumingMemoryBound(to: Float.self), count: rows.count * tensor.columns)
         dequantize(bytes, type: tensor.type, into: floats)
-      } else {
+      } else if columns.count == tensor.columns {
         slot.memory.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+      } else {
+        let first = columns.lowerBound / tensor.type.blockSize * tensor.type.blockBytes
+        let count = columns.count / tensor.type.blockSize * tensor.type.blockBytes
+        for row in rows.indices {
+          let index = row - rows.lowerBound
+          (slot.memory + index * count).copyMemory(
+            from: bytes.baseAddress! + index * tensor.rowBytes + first, byteCount: count)
+        }
       }
     }
   }

@@ -291,15 +291,33 @@ package final class WeightStream: @unchecked Sendable {
 /// The command buffers that a step is recorded into: one, or where weights stream one for what needs none of them and
 /// one for what follows the arrival of each unit.
 package final class StepRecording {
+  /// Commands of a device of a mesh, which wait for other devices and tell them when they are done.
+  package struct Part {
+    package let commands: CommandBuffer
+    package fileprivate(set) var waits: [MeshWait]
+  }
+
   package private(set) var commands: CommandBuffer
   package private(set) var units: [(unit: Int, commands: CommandBuffer)] = []
+  /// All commands of a step that other devices take part in; empty for others.
+  package private(set) var parts: [Part] = []
   private let next: ((Int) throws -> CommandBuffer)?
+  private let device: Device?
 
   /// - Parameter next: ends the commands so far and begins those that follow the arrival of a unit; nil to record all
   ///   into `commands`.
   package init(_ commands: CommandBuffer, next: ((Int) throws -> CommandBuffer)? = nil) {
     self.commands = commands
     self.next = next
+    device = nil
+  }
+
+  /// A step of a device of a mesh.
+  package init(sharedOn device: Device) throws {
+    next = nil
+    self.device = device
+    commands = try Self.begin(device)
+    parts = [Part(commands: commands, waits: [])]
   }
 
   /// Products with `matrix` come next.
@@ -308,5 +326,28 @@ package final class StepRecording {
     try commands.end()
     commands = try next(unit)
     units.append((unit, commands))
+  }
+
+  /// What follows in this part waits for another device.
+  func wait(for wait: MeshWait) {
+    guard !parts.isEmpty else { return }
+    parts[parts.count - 1].waits.append(wait)
+  }
+
+  /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
+  func exchange() throws {
+    guard let device else { throw KernelError.unsupported("a collective was recorded for one device alone") }
+    commands.barrierToHost()
+    try commands.end()
+    commands = try Self.begin(device)
+    parts.append(Part(commands: commands, waits: [.ranks(parts: parts.count)]))
+  }
+
+  private static func begin(_ device: Device) throws -> CommandBuffer {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+    try commands.begin()
+    // What other devices have written is host memory to this one.
+    commands.barrier()
+    return commands
   }
 }

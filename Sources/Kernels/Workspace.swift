@@ -66,7 +66,8 @@ package final class Workspace: Sendable {
     blockTables = try device.makeBuffer(
       byteCount: 4 * limits.sequences * limits.pagesPerSequence, memory: .mappedDevice, label: "block tables")
     counts = try device.makeBuffer(
-      byteCount: 4 * limits.sequences * program.vocabularySize, memory: .device, label: "token counts")
+      byteCount: 4 * Self.countWords(program: program, limits: limits), memory: .device, label: "token counts"
+    )
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
     // Counters must start at 0, and padding of activations must be finite.
@@ -84,7 +85,12 @@ package final class Workspace: Sendable {
   /// Device bytes that a workspace with these limits takes.
   package static func byteCount(program: Program, limits: StepLimits, traits: DeviceTraits) -> Int {
     Sizes(program: program, limits: limits, traits: traits).byteCount
-      + 4 * limits.sequences * (limits.pagesPerSequence + program.vocabularySize)
+      + 4 * (limits.sequences * limits.pagesPerSequence + countWords(program: program, limits: limits))
+  }
+
+  /// Only the device of a mesh that draws tokens counts them.
+  private static func countWords(program: Program, limits: StepLimits) -> Int {
+    program.share.samples ? limits.sequences * program.vocabularySize : 1
   }
 
   private struct Sizes {
@@ -105,7 +111,11 @@ package final class Workspace: Sendable {
       hiddenWidth = activationStride(program.feedForwardWidth)
       scratchStride = max(
         (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
-      logitsStride = (program.vocabularySize + 63) / 64 * 64
+      // The device of a mesh that draws tokens has the logits of all others too.
+      let share = program.share
+      let vocabulary =
+        share.samples ? program.vocabularySize : share.isLastStage ? share.vocabulary.count : 1
+      logitsStride = (vocabulary + 63) / 64 * 64
       // Splits shrink as rows grow, so partial results are bounded by the product at its largest.
       counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
       var rows = 1
@@ -142,7 +152,7 @@ package final class Workspace: Sendable {
           case .attentionScales: limits.rows * attentionWidth / 16
           case .hidden: limits.rows * hiddenWidth
           case .hiddenScales: limits.rows * hiddenWidth / 16
-          case .best: limits.outputs * (program.vocabularySize + 1)
+          case .best: limits.outputs * (vocabulary + 1)
           case .scratch: limits.rows * scratchStride
           case .partials: partials
           case .logits: limits.outputs * logitsStride
@@ -162,11 +172,14 @@ package final class StepSlot: Sendable {
   /// Results, read by the host: token ids or log-probabilities, one for each output.
   package let results: Buffer
   private let limits: StepLimits
+  /// Which of the slots it is.
+  package let index: Int
   private let tilesOffset: Int
   private let samplesOffset: Int
 
   package init(device: Device, limits: StepLimits, index: Int) throws {
     self.limits = limits
+    self.index = index
     let rowBytes = MemoryLayout<StepRow>.stride
     tilesOffset = 256 + (limits.rows * rowBytes + 255) / 256 * 256
     samplesOffset = tilesOffset + (limits.rows * MemoryLayout<AttentionTile>.stride + 255) / 256 * 256

@@ -54,6 +54,8 @@ package struct ReferenceModel: Sendable {
       case .logits(let stage):
         let wanted = lastLogitsOnly ? Array(x.suffix(program.width)) : x
         logits = try ReferenceStages.logits(stage, x: wanted, weights: weights)
+      case .collective:
+        preconditionFailure("the reference runs whole models")
       }
     }
     length += tokens.count

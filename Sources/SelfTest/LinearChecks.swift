@@ -111,7 +111,7 @@ extension Stage {
     switch self {
     case .gatedFeedForward: 64
     case .residualProjection(let stage): stage.postNorm == nil ? 32 : 2
-    case .embed, .queryKeyValue, .attention, .logits: 2
+    case .embed, .queryKeyValue, .attention, .logits, .collective: 2
     }
   }
 }

@@ -76,7 +76,7 @@ struct PipelineVariants {
       let hidden = [1536, 8192, 14336, 28672]
       return switch epilogue {
       case .store: [(49152, 576), (128256, 2048), (128256, 4096), (128256, 8192)]
-      case .residual, .residualNorm: Array(zip(widths, widths)) + zip(widths, hidden)
+      case .residual, .residualNorm, .partial: Array(zip(widths, widths)) + zip(widths, hidden)
       case .gated: Array(zip(hidden.map { 2 * $0 }, widths))
       case .queryKeyValue, .queryKeyValueNorm: Array(zip([960, 3072, 6144, 10240], widths))
       }
@@ -88,6 +88,7 @@ struct PipelineVariants {
     Use(epilogue: .residual, text: "residual"),
     Use(epilogue: .residual, hasBias: true, text: "residual bias"),
     Use(epilogue: .residualNorm, text: "residual post-norm"),
+    Use(epilogue: .partial, text: "partial sums"),
     Use(epilogue: .gated, hasNorm: true, text: "gated silu"),
     Use(epilogue: .gated, hasNorm: true, activation: .geluTanh, text: "gated gelu"),
     Use(epilogue: .queryKeyValue, hasNorm: true, text: "qkv"),
@@ -108,7 +109,7 @@ struct PipelineVariants {
     let nexts: [ProductForm] =
       switch use.epilogue {
       case .residual, .residualNorm, .gated: [form]
-      case .store, .queryKeyValue, .queryKeyValueNorm: [.none]
+      case .store, .partial, .queryKeyValue, .queryKeyValueNorm: [.none]
       }
     for next in nexts {
       for (rows, columns) in use.sizes where columns.isMultiple(of: format.repackBlock) {

@@ -33,7 +33,7 @@ struct RandomChecks {
         stages: [.embed(EmbedStage(table: TensorSlice(tensor), scale: 1))]),
       source: RandomTensorSource(tensors: [tensor], seed: random.next(), hasRecipes: true),
       cache: bench.cache, onProgress: { _ in })
-    guard case .embed(let table, _) = model.stages[0] else { return }
+    guard case .embed(let table, _, _) = model.stages[0] else { return }
 
     var image = bench.newImage()
     let stride = activationStride(Self.columns)

@@ -85,7 +85,7 @@ struct RepackChecks {
       return result
     }
     switch (stage, onDevice) {
-    case (.embed(let stage), .embed(let table, _)):
+    case (.embed(let stage), .embed(let table, _, _)):
       return Loaded(what: what, matrix: table, rows: try rows(stage.table))
     case (.gatedFeedForward(let stage), .gatedFeedForward(let weights)):
       return Loaded(

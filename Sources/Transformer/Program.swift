@@ -109,6 +109,7 @@ package enum Stage: Sendable, Hashable {
   case residualProjection(ResidualProjectionStage)
   case gatedFeedForward(GatedFeedForwardStage)
   case logits(LogitsStage)
+  case collective(CollectiveStage)
 }
 
 /// `x = table[token] * scale`.
@@ -175,6 +176,8 @@ package struct AttentionStage: Sendable, Hashable {
 }
 
 /// `x += postNorm(weight * input + bias)`: the attention output projection and the feed-forward down projection.
+///
+/// Where ranks split a layer, the product alone: an all-reduce does the rest.
 package struct ResidualProjectionStage: Sendable, Hashable {
   package enum Input: Sendable, Hashable {
     case attention
@@ -225,16 +228,19 @@ package struct LogitsStage: Sendable, Hashable {
 /// A model as a list of fused stages, in the order in which they run; pure values.
 package struct Program: Sendable, Hashable {
   package var width: Int
+  /// Layers, heads and feed-forward elements that it has, and tokens of the whole model.
   package var layerCount: Int
   package var heads: HeadLayout
   /// Elements of the feed-forward hidden state.
   package var feedForwardWidth: Int
   package var vocabularySize: Int
   package var stages: [Stage]
+  /// Which part of the model it is.
+  package var share: ModelShare
 
   package init(
     width: Int, layerCount: Int, heads: HeadLayout, feedForwardWidth: Int, vocabularySize: Int,
-    stages: [Stage]
+    stages: [Stage], share: ModelShare? = nil
   ) {
     self.width = width
     self.layerCount = layerCount
@@ -242,5 +248,9 @@ package struct Program: Sendable, Hashable {
     self.feedForwardWidth = feedForwardWidth
     self.vocabularySize = vocabularySize
     self.stages = stages
+    self.share =
+      share
+      ?? ModelShare(
+        mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize)
   }
 }

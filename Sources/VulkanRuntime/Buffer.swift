@@ -43,11 +43,17 @@ package final class Buffer: Sendable {
   nonisolated(unsafe) private let memory: VkDeviceMemory
   /// Bytes of device-local memory that it holds.
   private let deviceLocalBytes: Int
+  /// What it is a view of, for imported memory.
+  private let host: HostMemory?
 
   /// Whether it lies in the device's own memory.
   package var isDeviceLocal: Bool { deviceLocalBytes > 0 }
 
-  init(context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String) throws(VulkanError) {
+  /// - Parameter host: memory to import, all of it, instead of new memory.
+  init(
+    context: DeviceContext, byteCount: Int, memory kind: MemoryKind, label: String,
+    importing host: HostMemory? = nil
+  ) throws(VulkanError) {
     let subject = "buffer '\(label)' of \(byteCount) bytes"
     guard byteCount > 0 else {
       throw VulkanError(
@@ -62,13 +68,18 @@ package final class Buffer: Sendable {
           + "\(context.physical.capabilities.maxBufferBytes) bytes; split it")
     }
     let functions = context.functions
-    let handle = try Self.makeHandle(context, size: size, subject)
+    let handle = try Self.makeHandle(context, size: size, importsHost: host != nil, subject)
     var requirements = VkMemoryRequirements()
     functions.pointee.vkGetBufferMemoryRequirements(context.handle, handle, &requirements)
 
     let allocation: Allocation
     do throws(VulkanError) {
-      allocation = try Self.allocate(context, requirements, kind, subject)
+      allocation =
+        if let host {
+          try Self.importHost(host, context, requirements, subject)
+        } else {
+          try Self.allocate(context, requirements, kind, subject)
+        }
     } catch {
       functions.pointee.vkDestroyBuffer(context.handle, handle, nil)
       throw error
@@ -82,7 +93,9 @@ package final class Buffer: Sendable {
         functions.pointee.vkBindBufferMemory(context.handle, handle, allocation.memory, 0),
         "vkBindBufferMemory",
         subject)
-      if kind != .device {
+      if let host {
+        mapped = host.base
+      } else if kind != .device {
         try context.check(
           functions.pointee.vkMapMemory(context.handle, allocation.memory, 0, requirements.size, 0, &mapped),
           "vkMapMemory", subject)
@@ -103,6 +116,7 @@ package final class Buffer: Sendable {
     self.memoryKind = kind
     self.label = label
     self.handle = handle
+    self.host = host
     memory = allocation.memory
     contents = mapped
     // A CPU driver's memory is all local: what is asked for as the host's is counted as the host's.
@@ -119,12 +133,21 @@ package final class Buffer: Sendable {
   }
 
   private static func makeHandle(
-    _ context: DeviceContext, size: UInt64, _ subject: String
+    _ context: DeviceContext, size: UInt64, importsHost: Bool, _ subject: String
   ) throws(VulkanError) -> VkBuffer {
     var handle: VkBuffer?
+    let chain = StructureChain()
+    if importsHost {
+      var external = VkExternalMemoryBufferCreateInfo()
+      external.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO
+      external.handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT.rawValue
+      chain.append(external)
+    }
+    defer { withExtendedLifetime(chain) {} }
     let result = context.queueFamilies.withUnsafeBufferPointer { families in
       var info = VkBufferCreateInfo()
       info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO
+      info.pNext = UnsafeRawPointer(chain.head)
       info.size = size
       info.usage =
         VK_BUFFER_USAGE_STORAGE_BUFFER_BIT.rawValue | VK_BUFFER_USAGE_TRANSFER_SRC_BIT.rawValue
@@ -140,6 +163,58 @@ package final class Buffer: Sendable {
       throw VulkanError(VK_ERROR_UNKNOWN, "vkCreateBuffer", device: context.name, subject)
     }
     return handle
+  }
+
+  /// The device's view of `host`.
+  private static func importHost(
+    _ host: HostMemory, _ context: DeviceContext, _ requirements: VkMemoryRequirements, _ subject: String
+  ) throws(VulkanError) -> Allocation {
+    let type = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT
+    guard context.physical.capabilities.externalMemoryHostAlignment != nil,
+      let query = context.functions.pointee.vkGetMemoryHostPointerPropertiesEXT
+    else {
+      throw VulkanError(
+        kind: .unsupported,
+        description:
+          "\(subject) on \(context.name): the driver lacks VK_EXT_external_memory_host, which devices that "
+          + "work together need; update it")
+    }
+    var properties = VkMemoryHostPointerPropertiesEXT()
+    properties.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT
+    try context.check(
+      query(context.handle, type, host.base, &properties), "vkGetMemoryHostPointerPropertiesEXT", subject)
+    guard
+      let index = memoryType(
+        for: .upload, allowed: properties.memoryTypeBits & requirements.memoryTypeBits, of: context.physical)
+    else {
+      throw VulkanError(
+        kind: .unsupported,
+        description: "\(subject) on \(context.name): the device cannot import host memory for it")
+    }
+    let chain = StructureChain()
+    var flags = VkMemoryAllocateFlagsInfo()
+    flags.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO
+    flags.flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT.rawValue
+    chain.append(flags)
+    var pointer = VkImportMemoryHostPointerInfoEXT()
+    pointer.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT
+    pointer.handleType = type
+    pointer.pHostPointer = host.base
+    chain.append(pointer)
+    var info = VkMemoryAllocateInfo()
+    info.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO
+    info.pNext = UnsafeRawPointer(chain.head)
+    info.allocationSize = UInt64(host.byteCount)
+    info.memoryTypeIndex = UInt32(index)
+    var memory: VkDeviceMemory?
+    let result = withExtendedLifetime(chain) {
+      context.functions.pointee.vkAllocateMemory(context.handle, &info, nil, &memory)
+    }
+    try context.check(result, "vkAllocateMemory", subject)
+    guard let memory else {
+      throw VulkanError(VK_ERROR_UNKNOWN, "vkAllocateMemory", device: context.name, subject)
+    }
+    return Allocation(memory: memory, isDeviceLocal: false)
   }
 
   private struct Allocation {

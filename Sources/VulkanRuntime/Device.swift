@@ -48,6 +48,12 @@ package final class Device: Sendable {
     return try Buffer(context: context, byteCount: byteCount, memory: memory, label: label)
   }
 
+  /// A buffer that is `host` itself, as other devices' buffers may be: nothing is copied. Orders of reads and writes are
+  /// the caller's.
+  package func makeBuffer(importing host: HostMemory, label: String) throws(VulkanError) -> Buffer {
+    try Buffer(context: context, byteCount: host.byteCount, memory: .upload, label: label, importing: host)
+  }
+
   /// A timeline semaphore with value 0.
   package func makeSemaphore() throws(VulkanError) -> TimelineSemaphore {
     try TimelineSemaphore(context: context)

@@ -57,7 +57,29 @@ package final class Queue: Sendable {
     _ commandBuffers: [CommandBuffer], wait: [(TimelineSemaphore, UInt64)] = [],
     signal: [(TimelineSemaphore, UInt64)] = []
   ) throws(VulkanError) {
+    try submit([Batch(commandBuffers: commandBuffers, wait: wait, signal: signal)])
+  }
+
+  /// Commands with what they wait for and set.
+  package struct Batch: Sendable {
+    package var commandBuffers: [CommandBuffer]
+    package var wait: [(TimelineSemaphore, UInt64)]
+    package var signal: [(TimelineSemaphore, UInt64)]
+
+    package init(
+      commandBuffers: [CommandBuffer], wait: [(TimelineSemaphore, UInt64)],
+      signal: [(TimelineSemaphore, UInt64)]
+    ) {
+      self.commandBuffers = commandBuffers
+      self.wait = wait
+      self.signal = signal
+    }
+  }
+
+  /// Hands several batches over in one call; they start in order, each when what it waits for has come.
+  package func submit(_ batches: [Batch]) throws(VulkanError) {
     let finished = try finished()
+    let commandBuffers = batches.flatMap(\.commandBuffers)
     for commandBuffer in commandBuffers {
       guard commandBuffer.queueFinished === finished else {
         throw VulkanError(
@@ -72,24 +94,37 @@ package final class Queue: Sendable {
       info.commandBuffer = commandBuffer.handle
       return info
     }
-    let waits = wait.map(Self.semaphoreInfo)
-    let semaphores = wait.map(\.0) + signal.map(\.0)
+    let waits = batches.flatMap { $0.wait.map(Self.semaphoreInfo) }
+    let semaphores = batches.flatMap { $0.wait.map(\.0) + $0.signal.map(\.0) }
     try state.withLock { state throws(VulkanError) in
       let number = state.submissionCount + 1
       for commandBuffer in commandBuffers { try commandBuffer.willSubmit(number) }
-      let signals = signal.map(Self.semaphoreInfo) + [Self.semaphoreInfo(finished, number)]
+      let signals =
+        batches.flatMap { $0.signal.map(Self.semaphoreInfo) } + [Self.semaphoreInfo(finished, number)]
       let result = waits.withUnsafeBufferPointer { waits in
         commands.withUnsafeBufferPointer { commands in
           signals.withUnsafeBufferPointer { signals in
-            var info = VkSubmitInfo2()
-            info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2
-            info.waitSemaphoreInfoCount = UInt32(waits.count)
-            info.pWaitSemaphoreInfos = waits.baseAddress
-            info.commandBufferInfoCount = UInt32(commands.count)
-            info.pCommandBufferInfos = commands.baseAddress
-            info.signalSemaphoreInfoCount = UInt32(signals.count)
-            info.pSignalSemaphoreInfos = signals.baseAddress
-            return context.functions.pointee.vkQueueSubmit2(handle, 1, &info, nil)
+            var (firstWait, firstCommand, firstSignal) = (0, 0, 0)
+            let infos = batches.indices.map { index in
+              let batch = batches[index]
+              var info = VkSubmitInfo2()
+              info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2
+              info.waitSemaphoreInfoCount = UInt32(batch.wait.count)
+              info.pWaitSemaphoreInfos = waits.baseAddress.map { $0 + firstWait }
+              info.commandBufferInfoCount = UInt32(batch.commandBuffers.count)
+              info.pCommandBufferInfos = commands.baseAddress.map { $0 + firstCommand }
+              // The queue's own count is the last batch's.
+              let signalCount = batch.signal.count + (index == batches.count - 1 ? 1 : 0)
+              info.signalSemaphoreInfoCount = UInt32(signalCount)
+              info.pSignalSemaphoreInfos = signals.baseAddress.map { $0 + firstSignal }
+              firstWait += batch.wait.count
+              firstCommand += batch.commandBuffers.count
+              firstSignal += signalCount
+              return info
+            }
+            return infos.withUnsafeBufferPointer { infos in
+              context.functions.pointee.vkQueueSubmit2(handle, UInt32(infos.count), infos.baseAddress, nil)
+            }
           }
         }
       }

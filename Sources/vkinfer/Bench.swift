@@ -11,7 +11,10 @@ struct Bench: ParsableCommand {
       Without a subcommand it is `model`, as in: vkinfer bench --shape llama-3.1-8b --type f16,q4_k --batch 1,8. See \
       `vkinfer help bench model` for its options.
       """,
-    subcommands: [BenchModel.self, BenchRequests.self, BenchShaders.self], defaultSubcommand: BenchModel.self)
+    subcommands: [
+      BenchModel.self, BenchRequests.self, BenchShaders.self, BenchMesh.self, BenchCollectives.self,
+      BenchPredict.self,
+    ], defaultSubcommand: BenchModel.self)
 }
 
 /// Where measurements are made, how often, and how they are written.

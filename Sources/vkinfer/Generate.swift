@@ -113,7 +113,7 @@ struct Generate: ParsableCommand {
     request.prompt = try model.tokens(of: text)
 
     var options = EngineOptions()
-    options.device = place.device
+    try place.apply(to: &options)
     let context =
       place.context
       ?? Self.usualContext(prompt: request.prompt.count, tokens: tokens, trained: model.contextLength)
@@ -126,6 +126,9 @@ struct Generate: ParsableCommand {
     options.memory = memory.options
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
+    if verbose, loaded.engine.placementTexts.count > 1 {
+      for text in loaded.engine.placementTexts { Output.note(text) }
+    }
     if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 

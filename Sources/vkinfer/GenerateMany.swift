@@ -17,7 +17,7 @@ extension Generate {
       return request
     }
     var options = EngineOptions()
-    options.device = place.device
+    try place.apply(to: &options)
     options.memory = memory.options
     options.contextLength =
       place.context

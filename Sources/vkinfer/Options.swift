@@ -81,7 +81,39 @@ struct EnginePlace: ParsableArguments {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "The devices of a mesh, with commas between; one may be there several times.", valueName: "devices"))
+  var devices: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Devices that split every layer between them (default: 1).", valueName: "count"))
+  var tensorParallel: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Stages of consecutive layers, on devices of their own (default: 1).", valueName: "count"))
+  var pipelineParallel: Int?
+
+  /// Sets which devices an engine takes.
+  func apply(to options: inout EngineOptions) throws {
+    options.device = device
+    options.devices = (devices ?? "").split(separator: ",").map(String.init)
+    options.tensorParallel = tensorParallel ?? 1
+    options.pipelineParallel = pipelineParallel ?? 1
+    // Devices alone say that each layer is split over all of them.
+    if tensorParallel == nil, pipelineParallel == nil, !options.devices.isEmpty {
+      options.tensorParallel = options.devices.count
+    }
+  }
+
   func validate() throws {
+    if device != nil, devices != nil {
+      throw ValidationError("--device and --devices both say where the model runs: use one of them")
+    }
     if let context, !(1...Int(Int32.max)).contains(context) {
       throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
     }

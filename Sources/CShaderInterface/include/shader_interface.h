@@ -44,6 +44,7 @@
 #define EPILOGUE_QKV 3u              // rope, queries out, keys and values into the cache
 #define EPILOGUE_QKV_NORM 4u         // the same with per-head norms of queries and keys
 #define EPILOGUE_RESIDUAL_NORM 5u    // output += norm(value): the norm spans all rows of a column
+#define EPILOGUE_PARTIAL 6u          // scratch = value, in activation layout: an all-reduce takes it from there
 
 // What a stage leaves for the product that reads its outputs (specialization constant): see "Product inputs" in
 // ARCHITECTURE.md.
@@ -148,8 +149,9 @@ struct EmbedPush {
   U32 columns;
   U32 output_stride;
   F32 scale;
-  U32 vocabulary;
+  U32 vocabulary;                   // rows of the table
   U32 row_interleave;               // rows of the table whose blocks lie side by side: 1 or 8
+  U32 first_token;                  // of the first row; tokens that are not among them become 0
 };
 
 // Unpacks blocks as the file holds them into planes.
@@ -182,6 +184,32 @@ struct RandomPush {
   F32 width;
   F32 minimum_ratio;
   U32 exponent;
+};
+
+// Adds up what the ranks of a mesh have left of a residual stream.
+struct CombinePush {
+  STRUCT(NextInputs) next;
+  GPU_POINTER(Floats4) parts;        // activation layout, [rank][row], in memory that devices share
+  GPU_POINTER(Floats4Out) residual;  // activation layout
+  GPU_POINTER(Floats4) post_norm;    // activation layout
+  GPU_POINTER(Step) step;
+  U32 width;
+  U32 residual_stride;               // floats
+  U32 part_stride;                   // floats between rows
+  U32 rank_stride;                   // floats between ranks
+  U32 rank_count;
+  F32 epsilon;                       // of the post norm
+};
+
+// Copies rows; sizes are in quads of 16 bytes.
+struct RowsPush {
+  GPU_POINTER(Quads) source;
+  GPU_POINTER(QuadsOut) destination;
+  GPU_POINTER(Step) step;
+  U32 quads;                         // of a row
+  U32 source_stride;
+  U32 destination_stride;
+  U32 reserved;
 };
 
 // What the microbenchmarks read and write (Shaders/bench).

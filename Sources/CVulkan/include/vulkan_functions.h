@@ -68,6 +68,7 @@
   X(vkCmdWriteTimestamp2)
 
 #define VULKAN_DEVICE_EXTENSION_FUNCTIONS(X) \
+  X(vkGetMemoryHostPointerPropertiesEXT) \
   X(vkSetDebugUtilsObjectNameEXT) \
   X(vkGetPipelineExecutablePropertiesKHR) \
   X(vkGetPipelineExecutableStatisticsKHR)

@@ -1,0 +1,50 @@
+import CShaderInterface
+import VulkanRuntime
+
+/// Adds up what ranks have left in shared memory, with the residual stream and norms (Shaders/mesh/combine.comp).
+package struct CombineKernel: Sendable, Hashable {
+  package var addsResidual: Bool
+  package var hasPostNorm: Bool
+  package var next: ProductForm
+
+  package init(addsResidual: Bool, hasPostNorm: Bool, next: ProductForm) {
+    self.addsResidual = addsResidual
+    self.hasPostNorm = hasPostNorm
+    self.next = next
+  }
+
+  /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
+  package func record(
+    _ commands: CommandBuffer, push: CombinePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    // An invocation takes whole blocks of 32 inputs.
+    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, Int(push.width) / 32))
+    commands.dispatch(
+      try cache.pipeline(
+        "combine",
+        specialization: [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0],
+        pushConstantBytes: MemoryLayout<CombinePush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: (rowCount, 1, 1))
+  }
+}
+
+/// Copies the rows of a step between arrays (Shaders/mesh/rows.comp).
+package struct RowsKernel: Sendable, Hashable {
+  /// Whether there is a row for each of the step's outputs, not for all its rows.
+  package var takesOutputs: Bool
+
+  package init(takesOutputs: Bool) {
+    self.takesOutputs = takesOutputs
+  }
+
+  package func record(
+    _ commands: CommandBuffer, push: RowsPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : 256)
+    commands.dispatch(
+      try cache.pipeline(
+        "rows", specialization: [UInt32(threads), takesOutputs ? 1 : 0],
+        pushConstantBytes: MemoryLayout<RowsPush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: ((Int(push.quads) + threads - 1) / threads, rowCount, 1))
+  }
+}

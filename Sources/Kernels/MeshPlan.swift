@@ -1,0 +1,113 @@
+import CShaderInterface
+import Transformer
+import VulkanRuntime
+
+/// Collectives: what passes between devices lies in host memory that all of them have imported.
+extension PlanRecorder {
+  /// - Parameters:
+  ///   - reduceCount: all-reduces of the step so far.
+  ///   - next: how the product that follows wants its inputs.
+  func recordCollective(
+    _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepRecording, shape: PlanShape,
+    slot: StepSlot,
+    reduceCount: inout Int, next: ProductForm
+  ) throws {
+    guard let port else { throw KernelError.unsupported("a collective was recorded for one device alone") }
+    let layout = port.layout
+    let share = model.program.share
+    switch stage {
+    case .allReduce(let norm, let addsResidual):
+      let region = addsResidual ? reduceCount % 2 : MeshLayout.embeddingRegion
+      if addsResidual { reduceCount += 1 }
+      try copyRows(
+        from: workspace.address(.scratch), stride: workspace.scratchStride,
+        to: port.address(layout.parts(stage: share.stage, region: region, rank: share.rank)),
+        stride: layout.rowStride, count: layout.rowStride, step, shape: shape, slot: slot)
+      try step.exchange()
+      var push = combinePush(index: index, slot: slot)
+      push.parts = port.address(layout.parts(stage: share.stage, region: region, rank: 0))
+      push.rank_count = UInt32(layout.mesh.tensor)
+      if let norm {
+        push.post_norm = postNorm
+        push.epsilon = norm.epsilon
+      }
+      try CombineKernel(addsResidual: addsResidual, hasPostNorm: norm != nil, next: next).record(
+        step.commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+
+    case .send:
+      guard share.rank == 0 else { return }
+      try copyRows(
+        from: workspace.address(.residual), stride: workspace.residualStride,
+        to: port.address(layout.link(into: share.stage + 1, slot: slot.index)), stride: layout.rowStride,
+        count: layout.rowStride, step, shape: shape, slot: slot)
+      step.commands.barrierToHost()
+
+    case .receive:
+      step.wait(for: .previousStage)
+      var push = combinePush(index: index, slot: slot)
+      push.parts = port.address(layout.link(into: share.stage, slot: slot.index))
+      push.rank_count = 1
+      try CombineKernel(addsResidual: false, hasPostNorm: false, next: next).record(
+        step.commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+
+    case .gatherLogits:
+      guard share.rank == 0 else {
+        try copyLogits(
+          from: workspace.address(.logits), stride: workspace.logitsStride,
+          to: port.address(layout.logits(rank: share.rank)), stride: layout.logitsStride, rank: share.rank,
+          step,
+          shape: shape, slot: slot)
+        return step.commands.barrierToHost()
+      }
+      try step.exchange()
+      for rank in 1..<layout.mesh.tensor {
+        try copyLogits(
+          from: port.address(layout.logits(rank: rank)), stride: layout.logitsStride,
+          to: workspace.address(.logits) + UInt64(4 * layout.vocabularies[rank].lowerBound),
+          stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
+      }
+    }
+  }
+
+  private func combinePush(index: Int, slot: StepSlot) -> CombinePush {
+    var push = CombinePush()
+    push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
+    push.residual = workspace.address(.residual)
+    push.step = slot.stepAddress
+    push.width = UInt32(model.program.width)
+    push.residual_stride = UInt32(workspace.residualStride)
+    push.part_stride = UInt32(port?.layout.rowStride ?? 0)
+    push.rank_stride = UInt32(port?.layout.rankStride ?? 0)
+    return push
+  }
+
+  /// Strides and count in floats, multiples of 4.
+  private func copyRows(
+    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
+    count: Int,
+    takesOutputs: Bool = false, _ step: StepRecording, shape: PlanShape, slot: StepSlot
+  ) throws {
+    var push = RowsPush()
+    push.source = source
+    push.destination = destination
+    push.step = slot.stepAddress
+    push.quads = UInt32(count / 4)
+    push.source_stride = UInt32(sourceStride / 4)
+    push.destination_stride = UInt32(destinationStride / 4)
+    try RowsKernel(takesOutputs: takesOutputs).record(
+      step.commands, push: push, rowCount: takesOutputs ? shape.outputs : shape.rows, cache: cache,
+      traits: traits)
+  }
+
+  private func copyLogits(
+    from source: UInt64, stride sourceStride: Int, to destination: UInt64, stride destinationStride: Int,
+    rank: Int,
+    _ step: StepRecording, shape: PlanShape, slot: StepSlot
+  ) throws {
+    try copyRows(
+      from: source, stride: sourceStride, to: destination, stride: destinationStride,
+      count: ((port?.layout.vocabularies[rank].count ?? 0) + 3) / 4 * 4, takesOutputs: true, step,
+      shape: shape,
+      slot: slot)
+  }
+}

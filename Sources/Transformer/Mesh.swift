@@ -1,0 +1,68 @@
+/// How devices share a model: `pipeline` stages of consecutive layers, in each of which `tensor` devices split every
+/// layer. Device `(stage, rank)` is number `stage * tensor + rank`.
+package struct MeshShape: Sendable, Hashable {
+  package var tensor: Int
+  package var pipeline: Int
+
+  package init(tensor: Int = 1, pipeline: Int = 1) {
+    self.tensor = tensor
+    self.pipeline = pipeline
+  }
+
+  package var deviceCount: Int { tensor * pipeline }
+}
+
+/// Which part of a model a Program is.
+package struct ModelShare: Sendable, Hashable {
+  package var mesh: MeshShape
+  package var stage: Int
+  package var rank: Int
+  /// The model's layers that it has.
+  package var layers: Range<Int>
+  /// The model's tokens whose logits it computes, and, in the first stage, whose embeddings it looks up.
+  package var vocabulary: Range<Int>
+
+  package init(mesh: MeshShape, stage: Int, rank: Int, layers: Range<Int>, vocabulary: Range<Int>) {
+    self.mesh = mesh
+    self.stage = stage
+    self.rank = rank
+    self.layers = layers
+    self.vocabulary = vocabulary
+  }
+
+  package var device: Int { stage * mesh.tensor + rank }
+  package var isFirstStage: Bool { stage == 0 }
+  package var isLastStage: Bool { stage == mesh.pipeline - 1 }
+  /// Whether it gathers the logits and draws tokens.
+  package var samples: Bool { isLastStage && rank == 0 }
+}
+
+/// What passes between the devices of a mesh, as a stage of each one's Program.
+package enum CollectiveStage: Sendable, Hashable {
+  /// `x = [x +] postNorm(sum over ranks of what each one's last stage left)`, the same bits on every rank.
+  case allReduce(postNorm: Norm?, addsResidual: Bool)
+  /// Leaves `x` for the next pipeline stage; rank 0 does.
+  case send
+  /// Takes `x` from the pipeline stage before.
+  case receive
+  /// Brings the logits of all ranks to rank 0.
+  case gatherLogits
+}
+
+/// Why a model cannot be shared out, in one line.
+package struct MeshError: Error, CustomStringConvertible, Sendable {
+  package let description: String
+  package init(_ description: String) { self.description = description }
+}
+
+extension MeshShape {
+  /// `count` things in `parts` runs as equal as can be, the longer ones first.
+  package static func split(_ count: Int, into parts: Int) -> [Range<Int>] {
+    var start = 0
+    return (0..<parts).map { part in
+      let size = count / parts + (part < count % parts ? 1 : 0)
+      defer { start += size }
+      return start..<start + size
+    }
+  }
+}

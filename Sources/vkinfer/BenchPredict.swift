@@ -1,0 +1,83 @@
+import ArgumentParser
+import Benchmark
+import Placement
+import Transformer
+
+/// `vkinfer bench predict`: what meshes of so many devices would give, by the cost model.
+struct BenchPredict: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "predict",
+    abstract: "Compute what meshes of many devices would give.",
+    discussion: """
+      No device is needed. The model is dense, with float16 weights and cache, of some --layers and --width with a \
+      feed-forward width of --ff; time is that of bytes, operations and collectives with the figures given.
+      """)
+
+  @Option(help: "Devices in all.") var devices = 8
+  @Option(help: "Layers.") var layers = 80
+  @Option(help: "Elements of the residual stream.") var width = 8192
+  @Option(help: "Feed-forward columns.") var ff = 28672
+  @Option(help: "Elements of all kv heads.") var kvWidth = 1024
+  @Option(help: "Feed-forward matrices: 3 with a gate, 2 without.") var matrices = 3
+  @Option(help: "Tokens of the vocabulary.") var vocabulary = 128256
+  @Option(help: "Bytes of a weight.") var weightBytes = 2.0
+  @Option(help: "Sequences at a time, as a list.") var batch = CountList([1, 64])
+  @Option(help: "Tokens of each in the cache.") var context = 2048
+  @Option(help: "GB of memory of a device.") var memory = 80.0
+  @Option(help: "GB/s that kernels read.") var bandwidth = 2500.0
+  @Option(help: "TFLOPS that products of many tokens reach.") var teraflops = 400.0
+  @Option(help: "GB/s between two devices.") var link = 25.0
+  @Option(help: "us of an all-reduce of next to nothing.") var latency = 20.0
+  @Option(help: "us of a layer's dispatches and barriers.") var overhead = 15.0
+
+  func validate() throws {
+    guard devices > 0, layers > 0, width > 0, batch.counts.allSatisfy({ $0 > 0 }) else {
+      throw ValidationError("--devices, --layers, --width and --batch must be 1 or more")
+    }
+    guard link > 0, bandwidth > 0, teraflops > 0 else {
+      throw ValidationError("--link, --bandwidth and --teraflops must be more than 0")
+    }
+  }
+
+  func run() throws {
+    let (width, ff, kvWidth) = (Double(width), Double(ff), Double(kvWidth))
+    let layer = 2 * width * width + 2 * width * kvWidth + Double(matrices) * width * ff
+    let weights = Double(layers) * layer + 2 * Double(vocabulary) * width
+    let model = MeshCost.Model(
+      layers: Double(layers), width: width, keyValueBytesPerToken: 4 * kvWidth * Double(layers),
+      weights: weights,
+      weightBytes: weights * weightBytes)
+    let hardware = MeshCost.Hardware(
+      memory: memory * 1e9, bandwidth: bandwidth * 1e9, operations: teraflops * 1e12, link: link * 1e9,
+      latency: latency * 1e-6, layerOverhead: overhead * 1e-6)
+    let report = Report(
+      style: .table,
+      columns: [
+        Report.Column(key: "tensor", title: "tensor", width: 6),
+        Report.Column(key: "pipeline", title: "pipeline", width: 8),
+        Report.Column(key: "batch", title: "batch", width: 5),
+        Report.Column(key: "milliseconds", title: "ms a token", width: 10),
+        Report.Column(key: "tokens_per_second", title: "tokens/s", width: 9),
+        Report.Column(key: "prompt_milliseconds", title: "prompt ms", width: 9),
+        Report.Column(key: "fits", title: "fits", width: 4),
+      ])
+    try report.note("\(Format.decimal(weights / 1e9, 1)) billion weights; a prompt of \(context) tokens")
+    for tensor in 1...devices where devices.isMultiple(of: tensor) {
+      let cost = MeshCost(
+        hardware: hardware, model: model, mesh: MeshShape(tensor: tensor, pipeline: devices / tensor))
+      guard devices / tensor <= layers else { continue }
+      for count in batch.counts {
+        let seconds = cost.decode(batch: Double(count), context: Double(context))
+        let chunks = max(1, 2 * devices / tensor)
+        try report.add([
+          .count(tensor), .count(devices / tensor), .count(count), .number(seconds * 1000, decimals: 2),
+          .number(Double(count) / seconds, decimals: 1),
+          .number(
+            cost.prompt(tokens: Double(context), chunks: devices == tensor ? 1 : Double(chunks)) * 1000,
+            decimals: 1),
+          .text(cost.fits(batch: Double(count), context: Double(context)) ? "yes" : "no"),
+        ])
+      }
+    }
+  }
+}

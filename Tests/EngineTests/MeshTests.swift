@@ -1,0 +1,142 @@
+import Foundation
+import Testing
+import Transformer
+
+@testable import Engine
+
+/// Models shared over several logical devices against one device.
+@Suite(.enabled(if: TestModels.cpuDriver != nil, "needs a CPU Vulkan driver"), .serialized)
+struct MeshTests {
+  static func model(_ name: String) throws -> LanguageModel {
+    try LanguageModel(weightsOf: TestModels.fixture("\(name).gguf", in: "ReferenceTests").path)
+  }
+
+  static func engine(_ model: LanguageModel, _ mesh: MeshShape, sequences: Int = 1) throws -> Engine {
+    var options = EngineOptions()
+    options.device = TestModels.cpuDriver
+    options.tensorParallel = mesh.tensor
+    options.pipelineParallel = mesh.pipeline
+    options.maxSequences = sequences
+    options.contextLength = 64
+    options.promptChunk = 16
+    options.maxOutputs = 8
+    return try Engine(model: model, options: options)
+  }
+
+  /// Meshes that the model can be split over.
+  static func meshes(_ model: LanguageModel) -> [MeshShape] {
+    [(2, 1), (1, 2), (3, 1), (1, 3), (4, 1), (1, 4), (2, 2)].map { MeshShape(tensor: $0.0, pipeline: $0.1) }
+      .filter { (try? model.program.shared(over: $0)) != nil }
+  }
+
+  @Test(arguments: ["llama", "gemma3", "qwen2", "qwen3", "mistral"])
+  func logitsAreThoseOfOneDevice(_ name: String) throws {
+    let model = try Self.model(name)
+    let meshes = Self.meshes(model)
+    // Two heads of 16 elements make one block of 32 weights, which is never cut.
+    #expect(meshes.contains(MeshShape(tensor: 2)) || ["gemma3", "mistral"].contains(name))
+    #expect(meshes.contains(MeshShape(pipeline: 2)))
+    let tokens = (0..<40).map { Int32(($0 * 37 + 5) % model.program.vocabularySize) }
+    let alone = try Self.engine(model, MeshShape()).logits(of: tokens, last: 6)
+    for mesh in meshes {
+      let engine = try Self.engine(model, mesh)
+      let shared = try engine.logits(of: tokens, last: 6)
+      for (shared, alone) in zip(shared, alone) {
+        let error = zip(shared, alone).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
+        let norm = alone.reduce(0.0) { $0 + pow(Double($1), 2) }
+        #expect(error.squareRoot() < 1e-3 * norm.squareRoot(), "\(name) over \(mesh)")
+      }
+    }
+  }
+
+  /// Requests that come and go together, some cancelled, on a mesh: each as if alone on one device.
+  @Test(arguments: [MeshShape(tensor: 2), MeshShape(pipeline: 2), MeshShape(tensor: 2, pipeline: 2)])
+  func requestsAreAsOnOneDevice(_ mesh: MeshShape) throws {
+    let model = try Self.model("llama")
+    let engine = try Self.engine(model, mesh, sequences: 4)
+    let alone = try Self.engine(model, MeshShape())
+    var random = SplitMix(state: UInt64(mesh.tensor * 7 + mesh.pipeline))
+    var beginnings: [[Int32]] = [[]]
+    let outcomes = BatchTests.Outcomes()
+    var requests: [GenerationRequest] = []
+    var ids: [RequestID] = []
+    var cancelled: Set<Int> = []
+    var hasMore = true
+    while requests.count < 12 || hasMore {
+      if requests.count < 12, Bool.random(using: &random) {
+        var request = BatchTests.request(&random, beginnings: &beginnings, most: 24, tokens: 16)
+        // What is drawn at random depends on the last bits of logits; what is best does not.
+        request.sampling.temperature = 0
+        ids.append(try engine.submit(request, onEvent: outcomes.handler(requests.count)))
+        requests.append(request)
+      }
+      if !ids.isEmpty, Int.random(in: 0..<12, using: &random) == 0 {
+        let index = Int.random(in: 0..<ids.count, using: &random)
+        if outcomes.result(index) == nil { cancelled.insert(index) }
+        engine.cancel(ids[index])
+      }
+      hasMore = try engine.step()
+    }
+    for (index, request) in requests.enumerated() {
+      let result = try #require(outcomes.result(index))
+      let expected = try alone.generate(request)
+      if cancelled.contains(index) {
+        #expect(result.tokens == Array(expected.tokens.prefix(result.tokens.count)))
+      } else {
+        #expect(result.tokens == expected.tokens, "request \(index)")
+      }
+    }
+  }
+
+  /// A device fails in mid-step, when others wait for it already: the request ends at once, and the next one works.
+  @Test(arguments: [MeshShape(tensor: 2), MeshShape(pipeline: 2)])
+  func aDeviceThatFailsHoldsNobodyUp(_ mesh: MeshShape) throws {
+    let engine = try Self.engine(Self.model("llama"), mesh)
+    var request = GenerationRequest(prompt: [1, 2, 3])
+    request.maxTokens = 8
+    let expected = try engine.generate(request).tokens
+    for failing in 0..<mesh.deviceCount {
+      try engine.withBatch { batch in
+        let runner = try #require(batch.runner as? MeshRunner)
+        var steps = 0
+        runner.beforeSubmission = { device in
+          if device == failing { steps += 1 }
+          if steps == 2 { throw EngineError(.device, "device \(failing) was lost") }
+        }
+      }
+      let start = ContinuousClock.now
+      let error = #expect(throws: EngineError.self) { try engine.generate(request) }
+      #expect(error?.description == "device \(failing) was lost")
+      #expect(ContinuousClock.now - start < .seconds(1))
+      engine.withBatch { batch in
+        (batch.runner as? MeshRunner)?.beforeSubmission = nil
+        return
+      }
+      #expect(try engine.generate(request).tokens == expected)
+    }
+  }
+
+  @Test func eachDeviceHasItsShareOfTheMemory() throws {
+    let model = try Self.model("llama")
+    let mesh = MeshShape(tensor: 2, pipeline: 2)
+    let programs = try model.program.shared(over: mesh)
+    // Together they hold every matrix once, but for the embedding table where it is the output matrix too.
+    let whole = Set(model.program.stages.flatMap(\.matrices)).reduce(0) { $0 + $1.byteCount }
+    let shares = programs.map { Set($0.stages.flatMap(\.matrices)).reduce(0) { $0 + $1.byteCount } }
+    let tables = model.program.stages.reduce(0) { sum, stage in
+      if case .embed(let embed) = stage { sum + embed.table.byteCount } else { sum }
+    }
+    #expect(shares.reduce(0, +) >= whole && shares.reduce(0, +) <= whole + tables)
+  }
+
+  @Test func meshesThatCannotBeAreRefused() throws {
+    let model = try Self.model("llama")
+    for mesh in [MeshShape(tensor: 60), MeshShape(pipeline: 60), MeshShape(tensor: 0)] {
+      #expect(throws: (any Error).self) { try Self.engine(model, mesh) }
+    }
+    var options = EngineOptions()
+    options.devices = ["0", "0", "0"]
+    options.tensorParallel = 2
+    #expect(throws: EngineError.self) { try Engine(model: model, options: options) }
+  }
+}
