@@ -49,8 +49,8 @@ struct LinearTiling: Hashable {
         for split in [1, 2, 4, 8] where split <= subgroups {
           // Rows come in pairs, which stay in one workgroup.
           for rows in [1, 2, 4, 8, 16] where (2...32).contains(subgroups / split * rows) {
-            // CPU drivers take seconds to compile what they would not choose.
-            if traits.isCPU, rows * columns > 32 { continue }
+            // Sums that no candidate has: they overflow the registers, and compilers fail or take seconds.
+            if rows * columns > 32 { continue }
             let unroll = traits.isCPU ? [1, 1, 2][result.count % 3] : [1, 2, 4, 1][result.count % 4]
             result.append(
               LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll))
