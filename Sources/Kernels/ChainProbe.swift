@@ -15,7 +15,9 @@ package struct ChainProbe {
   /// - Returns: whether every stage saw the whole stage before it, and none gave up waiting.
   package static func succeeds(cache: KernelCache, traits: DeviceTraits) throws -> Bool {
     let device = cache.device
-    guard let chain = try StageChain(device: device, stageCount: stageCount) else { return false }
+    guard traits.canChain, let chain = try StageChain(device: device, stageCount: stageCount) else {
+      return false
+    }
     let invocations = traits.invocations(wantedInvocations)
     let groups = traits.isCPU ? 256 : 8192
     let byteCount = 4 * groups * invocations

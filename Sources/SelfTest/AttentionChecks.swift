@@ -26,7 +26,9 @@ struct AttentionChecks {
         let rows = attempt.freshRows
         try check(attempt, kernel(attempt, rowCount: rows))
         // CPU drivers, which do not choose the kernel, take minutes to compile its larger shapes.
-        if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2) {
+        if bench.traits.canShuffle, bench.traits.canChain,
+          !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2)
+        {
           var single = attempt
           single.tileRows = 1
           single.leavesHalves = turn % 3 == 0
@@ -81,7 +83,8 @@ struct AttentionChecks {
       partialCount: kernel.partialCount(tokenCount: attempt.freshRows),
       counterCount: { $0 * kernel.headGroups }
     ) { [bench] commands, push, count in
-      let chain = turn % 2 == 0 ? try StageChain(device: bench.device, stageCount: 1) : nil
+      let isChained = bench.traits.canChain && turn % 2 == 0
+      let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
       try kernel.record(
         commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits, chain: chain)
       chain?.keepAlive(commands)
