@@ -67,7 +67,7 @@ package final class ModelRunner: StepRunner {
     workspace = try Workspace(device: device, program: program, limits: limits)
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
-      chainsStages: overlaps && port == nil && !traits.isCPU
+      chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU
         && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
     for index in 0..<depth {

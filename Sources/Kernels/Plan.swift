@@ -65,7 +65,7 @@ package final class PlanRecorder {
   /// - Parameters:
   ///   - port: what the device shares with others, where it has a share of the model.
   ///   - chainsStages: whether stages may run without barriers between them where they can; only for devices that
-  ///     `ChainProbe` has found to.
+  ///     `ChainProbe` has found to, and not where weights stream.
   package init(
     cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace, port: MeshPort? = nil,
     chainsStages: Bool = false
@@ -174,15 +174,14 @@ package final class PlanRecorder {
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
-      for (index, stage) in model.stages.enumerated() where !isSkipped(stage, shape) {
-        if case .embed = stage {
-          try record(stage, index: index, recording, shape: shape, slot: slot, state: &state)
-        } else {
-          try record(stage, index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
-          chain?.endStage()
-        }
-        let isLast = index + 1 == model.stages.count || index + 2 == model.stages.count && shape.outputs == 0
-        if chain == nil || index == 0 || isLast { recording.commands.dispatchBarrier() }
+      let indices = model.stages.indices.filter { !isSkipped(model.stages[$0], shape) }
+      for index in indices {
+        // The embedding look-up is no link of the chain, and what follows the chain waits for its last stage.
+        let chain = index == 0 ? nil : chain
+        try record(
+          model.stages[index], index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
+        chain?.endStage()
+        if chain == nil || index == indices.last { recording.commands.dispatchBarrier() }
         onStage(index)
       }
     }
@@ -248,7 +247,7 @@ package final class PlanRecorder {
 
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
-    guard chainsStages, model.stream == nil, !shape.usesMatrixUnits, shape.tileRows == 1,
+    guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1,
       model.stages.count > 2,
       case .embed = model.stages[0],
       AttentionDecodeKernel(
@@ -259,7 +258,7 @@ package final class PlanRecorder {
 
   private func record(
     _ stage: DeviceStage, index: Int, _ recording: StepRecording, shape: PlanShape, slot: StepSlot,
-    chain: StageChain? = nil, state: inout RecordingState
+    chain: StageChain?, state: inout RecordingState
   ) throws {
     let commands = recording.commands
     switch stage {
