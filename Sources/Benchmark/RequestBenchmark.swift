@@ -1,4 +1,5 @@
 import Engine
+import ModelFiles
 import Synchronization
 
 /// Requests of mixed lengths, as a server gets them: all arrive at once, and as many run as there is room for.
@@ -17,7 +18,7 @@ package struct RequestWorkload: Sendable {
   ///   - prompt: tokens of the prompts; at least 1.
   ///   - output: tokens to generate; at least 1.
   package init(count: Int, prompt: ClosedRange<Int>, output: ClosedRange<Int>, seed: UInt64) {
-    var random = SequenceOfNumbers(state: seed)
+    var random = SplitMix64(state: seed)
     requests = (0..<count).map { _ in
       Request(prompt: random.length(in: prompt), output: random.length(in: output))
     }
@@ -36,27 +37,16 @@ package struct RequestWorkload: Sendable {
 
   /// Tokens of the prompts, none of which begins as another does but by chance.
   func prompts(vocabulary: Int, salt: UInt64) -> [[Int32]] {
-    var random = SequenceOfNumbers(state: seed ^ (salt + 1) &* 0xD134_2543_DE82_EF95)
+    var random = SplitMix64(state: seed ^ (salt + 1) &* 0xD134_2543_DE82_EF95)
     return requests.map { request in
       (0..<request.prompt).map { _ in Int32(random.next() % UInt64(vocabulary)) }
     }
   }
 }
 
-/// SplitMix64: the same numbers for the same seed, everywhere.
-private struct SequenceOfNumbers {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-
+extension SplitMix64 {
   /// Halvings of the range are equally likely: a power of two of it first, then a length within.
-  mutating func length(in range: ClosedRange<Int>) -> Int {
+  fileprivate mutating func length(in range: ClosedRange<Int>) -> Int {
     var octaves: [ClosedRange<Int>] = []
     var low = range.lowerBound
     while low <= range.upperBound {

@@ -1,23 +1,18 @@
 import Glibc
+import ModelFiles
 
-/// A small generator that gives the same numbers for the same seed (Steele, Lea and Flood, "Fast splittable
-/// pseudorandom number generators").
+/// Numbers that are the same for the same seed.
 struct SeededRandom: RandomNumberGenerator {
-  private var state: UInt64
+  private var numbers: SplitMix64
 
   /// The numbers of one check: they depend on its name, not on which checks ran before it.
   init(seed: UInt64, name: String) {
     // FNV-1a: the standard library's hashes differ from run to run.
-    state = name.utf8.reduce(seed ^ 0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+    numbers = SplitMix64(
+      state: name.utf8.reduce(seed ^ 0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 })
   }
 
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ mixed >> 31
-  }
+  mutating func next() -> UInt64 { numbers.next() }
 
   /// A normally distributed number with mean 0 and deviation 1 (Box and Muller's method).
   mutating func normal() -> Float {

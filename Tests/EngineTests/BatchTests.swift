@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import ModelFiles
 import Testing
 
 @testable import Engine
@@ -61,7 +62,7 @@ struct BatchTests {
     return try Engine(model: model.get(), options: options)
   }
 
-  static func request(_ random: inout SplitMix, beginnings: inout [[Int32]], most: Int, tokens: Int)
+  static func request(_ random: inout SplitMix64, beginnings: inout [[Int32]], most: Int, tokens: Int)
     -> GenerationRequest
   {
     var prompt = Array(
@@ -104,7 +105,7 @@ struct BatchTests {
     let engine = try Self.engine(
       sequences: sequences, context: context, cacheTokens: pages * 32, promptChunk: 48)
     let alone = try Self.engine(sequences: 1, context: context, cacheTokens: nil, promptChunk: 32)
-    var random = SplitMix(state: UInt64(pages))
+    var random = SplitMix64(state: UInt64(pages))
     var beginnings: [[Int32]] = [[]]
     var requests: [GenerationRequest] = []
     var ids: [RequestID] = []

@@ -1,4 +1,5 @@
 import Foundation
+import ModelFiles
 import Testing
 import Transformer
 
@@ -55,7 +56,7 @@ struct MeshTests {
     let model = try Self.model("llama")
     let engine = try Self.engine(model, mesh, sequences: 4)
     let alone = try Self.engine(model, MeshShape())
-    var random = SplitMix(state: UInt64(mesh.tensor * 7 + mesh.pipeline))
+    var random = SplitMix64(state: UInt64(mesh.tensor * 7 + mesh.pipeline))
     var beginnings: [[Int32]] = [[]]
     let outcomes = BatchTests.Outcomes()
     var requests: [GenerationRequest] = []

@@ -1,3 +1,4 @@
+import ModelFiles
 import Testing
 
 @testable import Engine
@@ -89,7 +90,7 @@ import Testing
 
   @Test(arguments: 0..<12 as Range<UInt64>)
   func everySequenceIsAsIfAlone(seed: UInt64) {
-    var random = SplitMix(state: seed)
+    var random = SplitMix64(state: seed)
     let pageTokens = 4
     let slots = Int.random(in: 1...9, using: &random)
     let pageCount = Int.random(in: 12...40, using: &random)
@@ -231,18 +232,5 @@ import Testing
     #expect(later[0].position == 15 && later[0].count == 1)
     #expect(later[0].copy?.from == parts[0].pages[3] && later[0].copy?.to == later[0].pages[3])
     #expect(scheduler.pages.holderCount(parts[0].pages[3]) == 0)
-  }
-}
-
-/// Random numbers that are the same every time.
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }
