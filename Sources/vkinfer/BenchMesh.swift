@@ -14,11 +14,7 @@ struct BenchMesh: ParsableCommand {
       request alone; decode figures count the tokens of all requests from when all have their first until the last ends.
       """)
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The model: a GGUF file.", valueName: "file"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
-  var shape: String?
+  @OptionGroup var source: BenchSubject
 
   @Option(
     help: ArgumentHelp("The format of the random weights.", valueName: "type"),
@@ -41,9 +37,7 @@ struct BenchMesh: ParsableCommand {
   var csv = false
 
   func validate() throws {
-    guard (model == nil) != (shape == nil) else {
-      throw ValidationError("give a model file with -m, or a shape with --shape")
-    }
+    guard type.types.count == 1 else { throw ValidationError("--type takes one format here") }
     guard prompt > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
       throw ValidationError("--prompt and --batch must be 1 or more, --tokens 2 or more")
     }
@@ -52,15 +46,12 @@ struct BenchMesh: ParsableCommand {
   func run() throws {
     Interruption.watch()
     let start = ContinuousClock.now
-    let opened =
-      try model.map { try LanguageModel(path: $0) }
-      ?? LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type.types[0], seed: 1)
     var options = EngineOptions()
     try place.apply(to: &options)
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
-    let loaded = try LoadedEngine(opened, since: start, options: options, verbose: false)
+    let loaded = try LoadedEngine(source.open(type.types[0]), since: start, options: options, verbose: false)
     let engine = loaded.engine
     let report = Report(
       style: csv ? .csv : .table,

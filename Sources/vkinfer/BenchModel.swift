@@ -21,11 +21,7 @@ struct BenchModel: ParsableCommand {
       \(FormatList.known); output matrices get the type that files usually give them.
       """)
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The model: a GGUF file.", valueName: "file"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
-  var shape: String?
+  @OptionGroup var source: BenchSubject
 
   @Option(
     help: ArgumentHelp("The formats of the random weights, as a list.", valueName: "types"),
@@ -64,9 +60,6 @@ struct BenchModel: ParsableCommand {
   var noOverlap = false
 
   func validate() throws {
-    guard (model == nil) != (shape == nil) else {
-      throw ValidationError("give a model file with -m, or a shape with --shape")
-    }
     guard batch.counts.allSatisfy({ (1...4096).contains($0) }) else {
       throw ValidationError("--batch takes counts from 1 to 4096")
     }
@@ -161,10 +154,8 @@ struct BenchModel: ParsableCommand {
 
   /// Every model that is asked for, none of them loaded.
   private func subjects() throws -> [LanguageModel] {
-    if let model { return [try LanguageModel(path: model)] }
-    return try type.types.map { type in
-      try LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type, seed: 1)
-    }
+    // A file has formats of its own.
+    try (source.model == nil ? type.types : [type.types[0]]).map(source.open)
   }
 
   private func load(

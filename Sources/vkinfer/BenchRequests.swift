@@ -16,11 +16,7 @@ struct BenchRequests: ParsableCommand {
       were no prompts and all had the same length.
       """)
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The model: a GGUF file.", valueName: "file"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Random weights of this shape.", valueName: "shape"))
-  var shape: String?
+  @OptionGroup var source: BenchSubject
 
   @Option(
     help: ArgumentHelp("The format of the random weights.", valueName: "type"),
@@ -65,9 +61,6 @@ struct BenchRequests: ParsableCommand {
   var noPacing = false
 
   func validate() throws {
-    guard (model == nil) != (shape == nil) else {
-      throw ValidationError("give a model file with -m, or a shape with --shape")
-    }
     guard type.types.count == 1 else { throw ValidationError("--type takes one format here") }
     guard (1...1_000_000).contains(requests) else {
       throw ValidationError("--requests must be from 1 to 1000000")
@@ -105,12 +98,7 @@ struct BenchRequests: ParsableCommand {
   ]
 
   func run() throws {
-    let subject =
-      if let model {
-        try LanguageModel(path: model)
-      } else {
-        try LanguageModel(shape: SyntheticShape(text: shape ?? ""), weights: type.types[0], seed: 1)
-      }
+    let subject = try source.open(type.types[0])
     let workload = RequestWorkload(
       count: requests, prompt: minPrompt...maxPrompt, output: minOutput...maxOutput, seed: seed)
     let report = Report(style: common.style, columns: Self.columns)
