@@ -14,6 +14,17 @@ float row_sum(uint row, uint c) {
   return sum;
 }
 
+// The results of a pair of rows, `row` the first of them in the product.
+vec2 pair_values(uint pair, uint c, uint row) {
+  vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
+  if (NORM) values *= inverse_rms(c);
+  if (BIAS) {
+    values.x += push.bias.at[row];
+    if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
+  }
+  return values;
+}
+
 // Outputs of the stage that the workgroup's rows make: a pair of gate and up makes one.
 const uint GROUP_OUTPUTS = EPILOGUE == EPILOGUE_GATED ? GROUP_ROWS / 2 : GROUP_ROWS;
 

@@ -21,18 +21,14 @@ float sums[ROWS * COLUMNS];
 uint weight_rows[ROWS];      // first chunk of each row
 uint column_rows[COLUMNS];   // row of the step that each column is
 
+#include "linear/columns.glsl"
+
 float inverse_rms(uint c) {
   float sum = squares[c];
   if (COLUMNS == 1) {
     [[unroll]] for (uint i = 1; i < SUBGROUPS; i++) sum += squares[i];
   }
   return inversesqrt(sum / float(push.columns) + push.epsilon);
-}
-
-// The row of the step that a column is, or the last one's for columns beyond them.
-uint row_of_column(uint column, uint count) {
-  column = min(column, count - 1);
-  return GATHER ? push.step.rows[column].output_row : column;
 }
 
 #ifdef BLOCK_INPUTS
@@ -138,15 +134,7 @@ void multiply() {
     sum = subgroupAdd(sum);
     if (gl_SubgroupInvocationID == 0) squares[gl_SubgroupID] = sum;
   } else if (NORM) {
-    for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
-      uint first_square = row_of_column(first_column + c, count) * push.square_count;
-      float sum = 0;
-      for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
-        sum += push.squares.at[first_square + i];
-      }
-      sum = subgroupAdd(sum);
-      if (gl_SubgroupInvocationID == 0) squares[c] = sum;
-    }
+    sum_squares(first_column, count);
   }
   barrier();
 
@@ -156,12 +144,7 @@ void multiply() {
     uint c = item / pairs;
     uint row = first_row + 2 * pair;
     if (first_column + c >= count || row >= push.rows) continue;
-    vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
-    if (NORM) values *= inverse_rms(c);
-    if (BIAS) {
-      values.x += push.bias.at[row];
-      if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
-    }
+    vec2 values = pair_values(pair, c, row);
     if (item != first_item) prepared = prepare_pair(row, first_column + c);
     finish_pair(pair, c, row, first_column + c, values, prepared);
   }

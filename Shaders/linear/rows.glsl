@@ -19,11 +19,7 @@ shared uint ticket;
 
 float sums[VECTORS * COLUMNS];
 
-// The row of the step that a column is, or the last one's for columns beyond them.
-uint row_of_column(uint column, uint count) {
-  column = min(column, count - 1);
-  return GATHER ? push.step.rows[column].output_row : column;
-}
+#include "linear/columns.glsl"
 
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
@@ -209,17 +205,7 @@ void main() {
       partial_sums[place_of(row, 0, c)] = sums[v * COLUMNS + c];
     }
   }
-  if (NORM) {
-    for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
-      uint first_square = row_of_column(first_column + c, count) * push.square_count;
-      float sum = 0;
-      for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
-        sum += push.squares.at[first_square + i];
-      }
-      sum = subgroupAdd(sum);
-      if (gl_SubgroupInvocationID == 0) squares[c] = sum;
-    }
-  }
+  if (NORM) sum_squares(first_column, count);
   barrier();
 
   // Rows come in pairs: rope pairs, or gate and up.
@@ -229,12 +215,7 @@ void main() {
     uint c = item / pairs;
     uint row = first_row + 2 * pair;
     if (first_column + c >= count || row >= push.rows) continue;
-    vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
-    if (NORM) values *= inverse_rms(c);
-    if (BIAS) {
-      values.x += push.bias.at[row];
-      if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
-    }
+    vec2 values = pair_values(pair, c, row);
     finish_pair(pair, c, row, first_column + c, values, prepare_pair(row, first_column + c));
   }
   finish_group(first_row, first_column, min(COLUMNS, count - first_column));
