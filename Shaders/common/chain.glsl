@@ -24,9 +24,9 @@ void wait_for_stage_before() {
     uint looks = 0;
     while (atomicLoad(push.chain.at[CHAIN_DONE], gl_ScopeDevice, 0, 0) < wanted) {
       if (++looks % 1024 != 0) continue;
-      if (StepState(push.step).abandoned != 0) break;
+      if (push.step.abandoned != 0) break;
       if (looks < CHAIN_PATIENCE) continue;
-      StepState(push.step).abandoned = 1;
+      push.step.abandoned = 1;
       break;
     }
     memoryBarrier(gl_ScopeDevice, gl_StorageSemanticsBuffer, gl_SemanticsAcquire | gl_SemanticsMakeVisible);

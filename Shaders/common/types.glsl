@@ -31,12 +31,13 @@ layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_INPUT buffer
 layout(buffer_reference, std430, buffer_reference_align = 8) STAGE_INPUT buffer StagePairs { uvec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageFloats { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageWords { uint at[]; };
-// Read by a workgroup other than the one that wrote, within one dispatch.
+// Read by an invocation other than the one that wrote, within one dispatch.
+layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Floats4Shared { vec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer FloatsShared { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer WordsShared { uint at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Counters { uint at[]; };
 
-layout(buffer_reference) readonly buffer Step;
+layout(buffer_reference) buffer Step;
 layout(buffer_reference) readonly buffer Tiles;
 layout(buffer_reference) readonly buffer Samples;
 layout(buffer_reference) readonly buffer LinearExtras;
@@ -44,19 +45,12 @@ layout(buffer_reference) readonly buffer LinearExtras;
 #define VKINFER_GLSL
 #include "shader_interface.h"
 
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Step {
-  uint row_count;
-  uint output_count;
-  uint tile_count;
-  uint abandoned;
-  StepRow rows[];
-};
-// The start of a Step, where a chained stage says that it gave up waiting.
-layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer StepState {
-  uint row_count;
-  uint output_count;
-  uint tile_count;
-  uint abandoned;
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Step {
+  readonly uint row_count;
+  readonly uint output_count;
+  readonly uint tile_count;
+  coherent uint abandoned;  // where a chained stage says that it gave up waiting
+  readonly StepRow rows[];
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Tiles { AttentionTile at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Samples { SampleParameters at[]; };

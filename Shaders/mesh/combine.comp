@@ -32,11 +32,10 @@ vec4 sum_of_parts(uint quad) {
   return sum;
 }
 
-// An invocation makes blocks of its own inputs: it reads what it has written itself.
 float block_value(uint block, uint i) {
   uint quad = activation_quad(8 * block + i / 4);
   return push.residual.at[gl_WorkGroupID.x * (push.residual_stride / 4) + quad][i % 4]
-      * Floats4(push.next.norm).at[quad][i % 4];
+      * push.next.norm.at[4 * quad + i % 4];
 }
 
 void main() {
@@ -65,13 +64,20 @@ void main() {
       push.residual.at[place] = x;
       squares += dot(x, x);
       if (NEXT == NEXT_FLOATS) {
-        x *= Floats4(push.next.norm).at[quad];
         [[unroll]] for (uint i = 0; i < 4; i++) {
-          push.next.values.at[row * push.next.width + 4 * quad + i] = floatBitsToUint(x[i]);
+          push.next.values.at[row * push.next.width + 4 * quad + i] =
+              floatBitsToUint(x[i] * push.next.norm.at[4 * quad + i]);
         }
       }
     }
-    if (NEXT == NEXT_BYTES) store_block(push.next.values, push.next.scales, row, push.next.width, block, block);
+  }
+  if (NEXT == NEXT_BYTES) {
+    // A subgroup makes a block together, of what all invocations have written.
+    memoryBarrierBuffer();
+    barrier();
+    for (uint block = gl_SubgroupID; block < blocks; block += gl_NumSubgroups) {
+      store_block(push.next.values, push.next.scales, row, push.next.width, block, block);
+    }
   }
   if (NEXT == NEXT_NONE) return;
   squares = workgroup_sum(squares);

@@ -15,7 +15,7 @@ package struct ChainProbe {
   /// - Returns: whether every stage saw the whole stage before it, and none gave up waiting.
   package static func succeeds(cache: KernelCache, traits: DeviceTraits) throws -> Bool {
     let device = cache.device
-    guard traits.canChain, let chain = try StageChain(device: device, stageCount: stageCount) else {
+    guard let chain = try StageChain(device: device, stageCount: stageCount) else {
       return false
     }
     let invocations = traits.invocations(wantedInvocations)

@@ -18,9 +18,6 @@ package struct DeviceTraits: Sendable, Hashable {
   package var usesByteProducts: Bool
   /// Whether lanes of a subgroup can read one another's registers.
   package var canShuffle: Bool
-  /// Whether the driver compiles what chained stages need (Shaders/common/chain.glsl), and with it the kernels of GPUs
-  /// for single tokens; `ChainProbe` tries the rest.
-  package var canChain: Bool
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
   package var matrixUnits: MatrixUnits?
 
@@ -35,8 +32,6 @@ package struct DeviceTraits: Sendable, Hashable {
     sharedMemory = capabilities.maxSharedMemory
     usesByteProducts = !isCPU && capabilities.integerDotProduct
     canShuffle = capabilities.subgroupShuffle
-    // SwiftShader, which uses none of those kernels, ends the process at what it makes of them.
-    canChain = !physical.driverName.contains("SwiftShader")
     matrixUnits = isCPU ? nil : MatrixUnits(capabilities)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {

@@ -13,16 +13,20 @@ package struct CombineKernel: Sendable, Hashable {
     self.next = next
   }
 
+  package func specialization(width: Int, traits: DeviceTraits) -> [UInt32] {
+    // An invocation takes whole blocks of 32 inputs.
+    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, width / 32))
+    return [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0]
+  }
+
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
   package func record(
     _ commands: CommandBuffer, push: CombinePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
-    // An invocation takes whole blocks of 32 inputs.
-    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, Int(push.width) / 32))
     commands.dispatch(
       try cache.pipeline(
         "combine",
-        specialization: [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0],
+        specialization: specialization(width: Int(push.width), traits: traits),
         pushConstantBytes: MemoryLayout<CombinePush>.size, subgroupSize: traits.subgroupSize),
       pushConstants: push, groups: (rowCount, 1, 1))
   }

@@ -26,9 +26,7 @@ struct AttentionChecks {
         let rows = attempt.freshRows
         try check(attempt, kernel(attempt, rowCount: rows))
         // CPU drivers, which do not choose the kernel, take minutes to compile its larger shapes.
-        if bench.traits.canShuffle, bench.traits.canChain,
-          !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2)
-        {
+        if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2) {
           var single = attempt
           single.tileRows = 1
           single.leavesHalves = turn % 3 == 0
@@ -83,8 +81,7 @@ struct AttentionChecks {
       partialCount: kernel.partialCount(tokenCount: attempt.freshRows),
       counterCount: { $0 * kernel.headGroups }
     ) { [bench] commands, push, count in
-      let isChained = bench.traits.canChain && turn % 2 == 0
-      let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
+      let chain = turn % 2 == 0 ? try StageChain(device: bench.device, stageCount: 1) : nil
       try kernel.record(
         commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits, chain: chain)
       chain?.keepAlive(commands)

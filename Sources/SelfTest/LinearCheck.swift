@@ -48,7 +48,7 @@ struct LinearCheck {
     let tiling = tiling(of: kernel)
     // Half of the checks run as a chained stage does, after one that is done.
     var random = bench.random(name + " chained")
-    let isChained = bench.traits.canChain && !kernel.lanesAreRows && random.next() % 2 == 0
+    let isChained = !kernel.lanesAreRows && random.next() % 2 == 0
     let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
     try kernel.record(
       commands, push: push, columnCount: count(tiling), cache: bench.cache, traits: bench.traits,

@@ -14,9 +14,7 @@ struct LinearChecks {
       try bench.report("linear \(type.name) loading") {
         var random = bench.random("linear \(type.name)")
         let stages = LinearStages(type: type, formatIndex: formatIndex, random: &random)
-        // The kernel of GPUs is chained, whether a step is or not.
-        let interleaves = Set([bench.traits.rowInterleave] + (bench.traits.canChain ? [1] : []))
-        for interleave in interleaves.sorted() {
+        for interleave in Set([1, bench.traits.rowInterleave]).sorted() {
           let model = try DeviceModel(
             program: stages.program, source: stages.source, cache: bench.cache, rowInterleave: interleave,
             onProgress: { _ in })

@@ -21,7 +21,21 @@ struct PipelineVariants {
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
-      + flash + normalise + outputs + [chain]
+      + flash + normalise + outputs + combine + [chain]
+  }
+
+  private var combine: [PipelineVariant] {
+    [576, 2048, 4096, 8192].flatMap { width in
+      [ProductForm.none, .floats, .bytes].flatMap { next in
+        [false, true].map { hasPostNorm in
+          let kernel = CombineKernel(addsResidual: true, hasPostNorm: hasPostNorm, next: next)
+          return PipelineVariant(
+            shader: "combine", specialization: kernel.specialization(width: width, traits: traits),
+            pushConstantBytes: MemoryLayout<CombinePush>.size,
+            text: "width \(width), to \(next)" + (hasPostNorm ? ", post norm" : ""))
+        }
+      }
+    }
   }
 
   private var chain: PipelineVariant {

@@ -53,6 +53,7 @@ package enum SelfTest {
       try LinearChecks(bench: bench).run()
       try NormaliseChecks(bench: bench).run()
       try MatrixChecks(bench: bench).run()
+      try CombineChecks(bench: bench).run()
       try AttentionChecks(bench: bench).run()
       try FlashChecks(bench: bench).run()
       try SamplingChecks(bench: bench).run()

@@ -15,6 +15,7 @@ struct VariantChecks {
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
       let shaped: Set<Substring> = [
         "linear", "linear_bytes", "linear_rows", "attention", "attention_decode", "matrix", "flash",
+        "combine",
         "normalise",
       ]
       // What the engine does not choose on a device at all, checks may.

@@ -190,7 +190,7 @@ struct RandomPush {
 struct CombinePush {
   STRUCT(NextInputs) next;
   GPU_POINTER(Floats4) parts;        // activation layout, [rank][row], in memory that devices share
-  GPU_POINTER(Floats4Out) residual;  // activation layout
+  GPU_POINTER(Floats4Shared) residual;  // activation layout
   GPU_POINTER(Floats4) post_norm;    // activation layout
   GPU_POINTER(Step) step;
   U32 width;

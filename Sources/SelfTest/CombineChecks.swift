@@ -1,0 +1,79 @@
+import CShaderInterface
+import Kernels
+
+/// The kernel that adds up what the devices of a mesh have left: with and without residual stream and post norm, for
+/// every form of what follows.
+struct CombineChecks {
+  let bench: TestBench
+
+  func run() throws {
+    for (index, width) in [64, 576, 1056, 2048, 4096].enumerated() {
+      for (formIndex, next) in [ProductForm.none, .floats, .bytes].enumerated() {
+        let kind = index + formIndex
+        try check(
+          CombineKernel(addsResidual: kind % 2 == 0, hasPostNorm: kind / 2 % 2 == 0, next: next),
+          width: width,
+          rowCount: [5, 1, 3][kind % 3], rankCount: 1 + kind % 4)
+      }
+    }
+  }
+
+  private func check(_ kernel: CombineKernel, width: Int, rowCount: Int, rankCount: Int) throws {
+    let name =
+      "combine width \(width), rows \(rowCount), ranks \(rankCount)"
+      + (kernel.addsResidual ? ", residual" : "")
+      + (kernel.hasPostNorm ? ", post norm" : "") + ", to \(kernel.next)"
+    guard bench.wants(name) else { return }
+    var random = bench.random(name)
+    let stride = activationStride(width)
+    let parts = random.normals(rankCount * rowCount * width)
+    let x = random.normals(rowCount * width)
+    let postNorm = random.normals(width)
+    var image = bench.newImage()
+    let residual =
+      kernel.addsResidual ? image.addActivations(x, width: width) : image.addPoisoned(rowCount * stride)
+    let left = NextOutputs(
+      form: kernel.next, width: width, rowCount: rowCount, squareCount: kernel.next == .none ? 0 : 1,
+      norm: random.normals(width), image: &image)
+    var push = CombinePush()
+    push.next = left.arguments
+    push.parts = image.addActivations(parts, width: width).address
+    push.residual = residual.address
+    push.post_norm = image.addActivations(postNorm, width: width).address
+    let rows = (0..<rowCount).map { _ in StepRow(token: 0, position: 0, sequence: 0, output_row: 0) }
+    push.step = image.addStep(rows).address
+    push.width = UInt32(width)
+    push.residual_stride = UInt32(stride)
+    push.part_stride = UInt32(stride)
+    push.rank_stride = UInt32(rowCount * stride)
+    push.rank_count = UInt32(rankCount)
+    push.epsilon = 1e-3
+    try bench.check(name, image: image) { commands in
+      // More rows than the step has, as in a plan recorded for a larger one.
+      try kernel.record(
+        commands, push: push, rowCount: rowCount + 2, cache: bench.cache, traits: bench.traits)
+    } compare: { outcome in
+      var expected = [Double](repeating: 0, count: rowCount * width)
+      for row in 0..<rowCount {
+        var sums = (0..<width).map { column in
+          (0..<rankCount).reduce(0.0) { $0 + Double(parts[($1 * rowCount + row) * width + column]) }
+        }
+        if kernel.hasPostNorm {
+          let squares = sums.reduce(0) { $0 + $1 * $1 }
+          let scale = 1 / (squares / Double(width) + Double(push.epsilon)).squareRoot()
+          for column in sums.indices { sums[column] *= scale * Double(postNorm[column]) }
+        }
+        for column in 0..<width {
+          expected[row * width + column] =
+            sums[column] + (kernel.addsResidual ? Double(x[row * width + column]) : 0)
+        }
+      }
+      let found = expected.indices.map {
+        outcome.float(residual, $0 / width * stride + activationIndex($0 % width))
+      }
+      if !kernel.addsResidual { outcome.ignore(residual) }
+      return [Comparison(found: found, expected: expected, tolerance: 2e-6)]
+        + left.comparisons(expected, &outcome, tolerance: 2e-6)
+    }
+  }
+}
