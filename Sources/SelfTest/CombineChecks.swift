@@ -35,7 +35,7 @@ struct CombineChecks {
     let left = NextOutputs(
       form: kernel.next, width: width, rowCount: rowCount, squareCount: kernel.next == .none ? 0 : 1,
       norm: random.normals(width), image: &image)
-    var push = CombinePush()
+    var push = plain(CombinePush())
     push.next = left.arguments
     push.parts = image.addActivations(parts, width: width).address
     push.residual = residual.address
