@@ -3,6 +3,16 @@ import Placement
 import Transformer
 import VulkanRuntime
 
+extension EngineOptions {
+  /// Sets the devices of a mesh, with commas between, and how they share a model. Devices alone say that each layer is
+  /// split over all of them.
+  public mutating func setMesh(devices: String?, tensorParallel: Int?, pipelineParallel: Int?) {
+    self.devices = (devices ?? "").split(separator: ",").map(String.init)
+    self.tensorParallel = tensorParallel ?? (pipelineParallel == nil ? max(1, self.devices.count) : 1)
+    self.pipelineParallel = pipelineParallel ?? 1
+  }
+}
+
 /// Which devices run a model, and what each has of it.
 struct MeshPlacement {
   let mesh: MeshShape

@@ -101,13 +101,7 @@ struct EnginePlace: ParsableArguments {
   /// Sets which devices an engine takes.
   func apply(to options: inout EngineOptions) throws {
     options.device = device
-    options.devices = (devices ?? "").split(separator: ",").map(String.init)
-    options.tensorParallel = tensorParallel ?? 1
-    options.pipelineParallel = pipelineParallel ?? 1
-    // Devices alone say that each layer is split over all of them.
-    if tensorParallel == nil, pipelineParallel == nil, !options.devices.isEmpty {
-      options.tensorParallel = options.devices.count
-    }
+    options.setMesh(devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel)
   }
 
   func validate() throws {
