@@ -97,7 +97,7 @@ int main(int count, char **arguments) {
   WRONG(options.tensor_parallel = UINT32_MAX, VKINFER_ERROR_ARGUMENT);
   WRONG(options.pipeline_parallel = 65, VKINFER_ERROR_ARGUMENT);
   WRONG(options.pipeline_parallel = 3, VKINFER_ERROR_ARGUMENT); /* of two layers */
-  WRONG(options.mesh = "0,0"; options.gpu_memory = 1 << 20, VKINFER_ERROR_ARGUMENT);
+  WRONG(options.mesh = "0,0"; options.gpu_memory = 1, VKINFER_ERROR_MEMORY);
   OK(vkinfer_model_close(model));
   return 0;
 }

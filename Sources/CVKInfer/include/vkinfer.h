@@ -195,7 +195,8 @@ typedef struct vkinfer_engine_options {
   void *progress_user;
   vkinfer_log log; /* or NULL */
   void *log_user;
-  /* A mesh has tensor_parallel times pipeline_parallel devices. Without both, `mesh` splits layers over all. */
+  /* A mesh has tensor_parallel times pipeline_parallel devices. Without both, `mesh` splits layers over all. (For a copy
+   * of the model on each of several devices, open an engine for each.) */
   uint32_t tensor_parallel;   /* devices that split every layer between them; 0 chooses */
   uint32_t pipeline_parallel; /* stages of consecutive layers, on devices of their own; 0 chooses */
   uint32_t weights_from;      /* VKINFER_WEIGHTS_*: where weights stream from that the device has no room for */
