@@ -13,7 +13,7 @@ package struct DeviceTraits: Sendable, Hashable {
   /// A CPU driver runs invocations one after another: large workgroups cost, latency need not be hidden.
   package var isCPU: Bool
   /// How matrices lie: see `WeightFormat`. CPU drivers have products whose lanes are rows.
-  package var rowInterleave: Int { isCPU ? 8 : 1 }
+  package var rowInterleave: Int { isCPU && subgroupSize <= 8 ? 8 : 1 }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool
   /// Whether lanes of a subgroup can read one another's registers.
