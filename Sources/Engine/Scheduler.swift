@@ -138,9 +138,9 @@ struct Scheduler {
 
   /// Starts the sequence that has waited longest, if slot and pages are there.
   private mutating func start(budget: Int) -> ScheduledPart? {
-    guard let slot = freeSlots.last, let first = waiting.first else { return nil }
-    let tokens = first.tokens
-    var match = first.sharesPages ? pages.match(tokens, step: stepCount + 1) : PageAllocator.Match()
+    guard let slot = freeSlots.last, let oldest = waiting.first else { return nil }
+    let tokens = oldest.tokens
+    var match = oldest.sharesPages ? pages.match(tokens, step: stepCount + 1) : PageAllocator.Match()
     let needed = pages.count(forTokens: tokens.count) - match.pages.count
     // Those who run need a page each before long.
     let spare = pages.availableCount - pages.idleCount(match.pages) - needed
