@@ -83,7 +83,8 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
+      name: "EngineTests",
+      dependencies: ["Engine", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",
