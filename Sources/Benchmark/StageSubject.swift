@@ -75,7 +75,8 @@ final class StageSubject {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: layers,
       pageCount: most.sequences * most.pagesPerSequence)
-    workspace = try Workspace(device: device, program: copied, limits: limits)
+    workspace = try Workspace(
+      device: device, program: copied, limits: limits, traits: benchmark.cache.traits)
     recorder = try PlanRecorder(
       cache: benchmark.cache, model: model, kvCache: kvCache, workspace: workspace)
     slot = try StepSlot(device: device, limits: limits, index: 0)

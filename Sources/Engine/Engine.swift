@@ -40,6 +40,8 @@ public struct EngineOptions: Sendable {
   public var overlaps = true
   /// Memory that may be taken.
   public var memory = MemoryOptions()
+  /// How steps are computed.
+  package var method = StepMethod()
   /// Called before each read of weights while the model runs; throws to make it fail.
   package var readFault: (@Sendable () throws -> Void)?
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
@@ -156,6 +158,11 @@ public final class Engine: Sendable {
       plans = [whole]
     }
     limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
+    guard options.method.isFast || (count == 1 && (streamed?.weights.copiedBytes ?? 0) == 0) else {
+      throw EngineError(
+        .option,
+        "unfused steps and naive products want one device with room for all weights: give it more memory")
+    }
     contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
     placementText = streamed?.weights.text
@@ -165,7 +172,7 @@ public final class Engine: Sendable {
     devices = try placement.devices.map { [instance] in
       try Device(instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory)
     }
-    let caches = devices.map(KernelCache.init)
+    let caches = devices.map { [options] in KernelCache(device: $0, method: options.method) }
     tunings = caches.map(\.tuning)
     // Asked before weights are there.
     let pageCounts = placement.programs.indices.map { index in

@@ -27,7 +27,7 @@ struct MeshPlacement {
           + "has \(mesh.deviceCount): name as many, or none to use one several times")
     }
     devices = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
-    traits = devices.map(DeviceTraits.init)
+    traits = devices.map { DeviceTraits($0, method: options.method) }
     programs = try program.shared(over: mesh)
   }
 

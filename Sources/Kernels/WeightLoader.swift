@@ -17,6 +17,8 @@ package final class WeightLoader {
   private var constants: [UInt32] = []
   private var remaining: Int
   let rowInterleave: Int
+  /// Whether the matrices are for fused products.
+  var fuses: Bool { traits.method.fuses }
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
@@ -28,11 +30,11 @@ package final class WeightLoader {
     onProgress: @escaping (Int) throws -> Void
   ) throws {
     self.cache = cache
-    self.rowInterleave = rowInterleave ?? DeviceTraits(cache.device.physical).rowInterleave
+    self.rowInterleave = rowInterleave ?? cache.traits.rowInterleave
     self.source = source
     self.onProgress = onProgress
     remaining = totalBytes
-    traits = DeviceTraits(cache.device.physical)
+    traits = cache.traits
     arena = MemoryArena(device: cache.device, label: "weights")
     let slotBytes = slotBytes ?? Self.slotBytes(traits)
     for index in 0..<2 {
