@@ -16,6 +16,10 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
+  /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
+  public var dataParallel = 1
+  /// Which of them an engine is.
+  package var replica = 0
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
   /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
@@ -131,42 +135,39 @@ public final class Engine: Sendable {
     }
     let limits: (Int) -> StepLimits
     let plans: [MemoryPlan]
-    var streamed: StreamedPlacement?
+    var streamed: [StreamedPlacement]?
     let traits = placement.traits[0]
-    let available = placement.availableMemory(0)
-    let whole = Engine.memoryPlan(
-      program: program, contextLength: requested,
-      limits: Engine.stepLimits(options, context: requested, traits: traits), traits: traits)
+    let wholes = placement.programs.indices.map { index in
+      Engine.memoryPlan(
+        program: placement.programs[index], contextLength: requested,
+        limits: Engine.stepLimits(options, context: requested, traits: traits),
+        traits: placement.traits[index])
+    }
+    let fits = wholes.enumerated().allSatisfy { index, whole in
+      whole.weights + whole.workspace < placement.availableMemory(index)
+    }
     // As long as weights fit, contexts are shortened; only then do weights stream.
-    if count > 1 || (!options.memory.isGiven && whole.weights + whole.workspace < available) {
-      guard !options.memory.isGiven else {
-        throw EngineError(
-          .option, "weights cannot stream where several devices share a model: use one device")
-      }
+    if !options.memory.isGiven, fits {
       plans = try placement.plans(
         contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
       ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
     } else {
       if !givesChunk { options.promptChunk = nil }
-      let placed = try Engine.placeStreamed(
-        options, whole: whole, model: model, available: available, traits: traits)
+      let placed = try placement.streamed(&options, wholes: wholes, source: model.source)
       streamed = placed
-      options.promptChunk = placed.promptChunk
-      options.cacheTokens =
-        options.cacheTokens
-        ?? Engine.streamedCacheTokens(options, whole: whole, available: available)
-      plans = [whole]
+      plans = wholes
     }
     limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
-    guard options.method.isFast || (count == 1 && (streamed?.weights.copiedBytes ?? 0) == 0) else {
+    let streams = streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
+    guard options.method.isFast || (count == 1 && !streams) else {
       throw EngineError(
         .option,
         "unfused steps and naive products want one device with room for all weights: give it more memory")
     }
     contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
-    placementText = streamed?.weights.text
-    streamedBytes = streamed?.weights.copiedBytes ?? 0
+    placementText = streamed.map { MeshPlacement.text($0.map(\.weights)) }
+    streamedBytes = streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0
     maxSequences = options.maxSequences
 
     devices = try placement.devices.map { [instance] in
@@ -181,18 +182,25 @@ public final class Engine: Sendable {
         device: placement.devices[index],
         program: placement.programs[index])
     }
+    var times = StartTimes()
+    var begin = ContinuousClock.now
+    func lap() -> Double {
+      defer { begin = .now }
+      return (ContinuousClock.now - begin).seconds
+    }
     let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
-    let models = try zip(placement.programs, caches).map { program, cache in
+    let models = try placement.programs.indices.map { index in
       try DeviceModel(
-        program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
-        readFault: options.readFault
+        program: placement.programs[index], source: model.source, cache: caches[index],
+        residency: streamed?[index].weights.residency, readFault: options.readFault
       ) { bytes in
         loaded += bytes
         try onProgress(.weights(loaded: min(loaded, total), total: total))
       }
     }
+    times.weights = lap()
     let pageCount =
       streamed != nil
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
@@ -200,7 +208,9 @@ public final class Engine: Sendable {
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
       overlaps: options.overlaps)
+    times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
+    times.tuning = lap()
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
       let runner = runner as? ModelRunner
     {
@@ -209,6 +219,12 @@ public final class Engine: Sendable {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
       }
     }
+    times.steps = lap()
+    for device in devices {
+      times.pipelines += device.pipelinesMade.count
+      times.pipelineSeconds += device.pipelinesMade.time.seconds
+    }
+    startTimes = times
     let scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
@@ -244,6 +260,24 @@ public final class Engine: Sendable {
     for device in devices { try device.savePipelineCache() }
   }
 
+  /// Where the time of the start went.
+  public let startTimes: StartTimes
+
+  /// Seconds of the parts of a start.
+  public struct StartTimes: Sendable {
+    /// Weights, from their file to the devices.
+    public var weights = 0.0
+    /// The runner: caches, and what a device is tried for.
+    public var runner = 0.0
+    /// Measuring how to cut products; 0 where that is known.
+    public var tuning = 0.0
+    /// Recording and trying the steps of the first request: kernels are compiled on the way.
+    public var steps = 0.0
+    /// Pipelines that were made in all of these, and the time of the driver in making them.
+    public var pipelines = 0
+    public var pipelineSeconds = 0.0
+  }
+
   /// How products are cut on this device, a line each: what was measured at its first use.
   public var tuningTexts: [String] { tunings[0].texts }
 
@@ -272,7 +306,7 @@ public final class Engine: Sendable {
       pagesPerSequence: pages(forTokens: context))
   }
 
-  private static func pages(forTokens tokens: Int) -> Int {
+  static func pages(forTokens tokens: Int) -> Int {
     (tokens + KVCache.pageTokens - 1) / KVCache.pageTokens
   }
 
@@ -297,35 +331,6 @@ public final class Engine: Sendable {
       weights: DeviceModel.weightBytes(of: program), cachePerToken: pageBytes / KVCache.pageTokens,
       contextLength: contextLength,
       workspace: Workspace.byteCount(program: program, limits: limits, traits: traits))
-  }
-
-  /// Where weights are, if the device may have no room for all.
-  private static func placeStreamed(
-    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, available: Int, traits: DeviceTraits
-  ) throws -> StreamedPlacement {
-    let tokens = options.cacheTokens ?? streamedCacheTokens(options, whole: whole, available: available)
-    let pages = pages(forTokens: max(tokens, whole.contextLength))
-    // Weights that stream are brought once for all tokens of a step: the more the better.
-    let usual = promptChunk(options, traits: traits)
-    let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
-    return try StreamedPlacement(
-      program: model.program, source: model.source, memory: options.memory, available: available,
-      cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
-      traits: traits
-    ) { chunk in
-      var options = options
-      options.promptChunk = chunk
-      return stepLimits(options, context: whole.contextLength, traits: traits)
-    }
-  }
-
-  /// Tokens of the cache where weights stream: what all sequences may need, within a quarter of the memory.
-  private static func streamedCacheTokens(
-    _ options: EngineOptions, whole: MemoryPlan, available: Int
-  ) -> Int {
-    let wanted = whole.contextLength * options.maxSequences
-    let share = options.memory.budget(available: available).device / 4
-    return max(whole.contextLength, min(wanted, share / max(whole.cachePerToken, 1)))
   }
 
   /// Free device memory, less a reserve for the driver and staging.
