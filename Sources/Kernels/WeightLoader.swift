@@ -232,10 +232,10 @@ package final class WeightLoader {
   /// copying them, and a link to a device is faster than one core's copy.
   private static func copy(_ bytes: UnsafeRawBufferPointer, to memory: UnsafeMutableRawPointer) {
     let count = (bytes.count + pieceBytes - 1) / pieceBytes
-    nonisolated(unsafe) let target = memory
+    nonisolated(unsafe) let (source, target) = (bytes, memory)
     DispatchQueue.concurrentPerform(iterations: count) { index in
       let start = index * pieceBytes
-      let piece = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + pieceBytes, bytes.count)])
+      let piece = UnsafeRawBufferPointer(rebasing: source[start..<min(start + pieceBytes, source.count)])
       bringIn(piece)
       (target + start).copyMemory(from: piece.baseAddress!, byteCount: piece.count)
     }

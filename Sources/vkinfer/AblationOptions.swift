@@ -44,6 +44,12 @@ struct FusionList: ExpressibleByArgument {
 struct LinearList: ExpressibleByArgument {
   var values: [StepMethod.Linear] = []
 
+  init(_ values: [StepMethod.Linear]) {
+    self.values = values
+  }
+
+  var defaultValueDescription: String { values.map(\.rawValue).joined(separator: ",") }
+
   init?(argument: String) {
     for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
       guard let value = StepMethod.Linear(rawValue: String(part)) else { return nil }
