@@ -141,6 +141,11 @@ extension Duration {
 }
 
 extension BenchmarkDevice {
+  /// How products are cut on this device, as far as that was measured.
+  package var tuningTexts: [String] {
+    ([cache] + otherCaches.values).flatMap(\.tuning.texts).sorted()
+  }
+
   /// Every kernel variant made so far: the shader and what its constants stand for.
   package var variantTexts: [String] {
     ([cache] + otherCaches.values).flatMap(\.made).map(\.variant.text).sorted()
