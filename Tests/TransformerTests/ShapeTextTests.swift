@@ -38,7 +38,7 @@ import Transformer
     let error = #expect(throws: ModelDescriptionError.self) { try SyntheticShape(text: name) }
     #expect(error?.description.contains("not supported yet") == true)
     let numbers = try #require(SyntheticShape.unsupported[name.replacing(" ", with: "-")]?.numbers)
-    _ = try ModelDescription.synthetic(shape: SyntheticShape(text: numbers), weights: .q4_0)
+    _ = try ModelDescription.synthetic(shape: SyntheticShape(text: numbers), weights: .q8_0)
   }
 
   /// What the numbers cannot be together is said when the model is described.
