@@ -47,7 +47,7 @@ let package = Package(
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "SelfTest", "Benchmark", "ModelFiles", "Placement", "Tokenization", "Transformer",
+        "Engine", "Kernels", "SelfTest", "Benchmark", "ModelFiles", "Placement", "Tokenization", "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
@@ -84,7 +84,7 @@ let package = Package(
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
       name: "EngineTests",
-      dependencies: ["Engine", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
+      dependencies: ["Engine", "Kernels", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",
