@@ -2,9 +2,9 @@
 
     overhead.py VKINFER PROGRAM MODEL TOKENS ROUNDS
 
-PROGRAM is overhead.c: cc overhead.c $(pkg-config --cflags --libs vkinfer) -o overhead. Both run by turns; for each, the time of a token from the first to the last, and the
-processor time of the whole process, which other processes on the machine change little. The figures are medians of the
-differences of pairs, with the standard error of their mean.
+PROGRAM is overhead.c: cc overhead.c $(pkg-config --cflags --libs vkinfer) -o overhead. Both run by turns; for each, the
+time of a token from the first to the last, and the processor time of the whole process, which other processes on the
+machine change little. The figures are medians of the differences of pairs, with the standard error of their mean.
 """
 
 import json

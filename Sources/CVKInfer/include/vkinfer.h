@@ -351,7 +351,8 @@ vkinfer_status vkinfer_session_result(vkinfer_session *session, vkinfer_result *
 vkinfer_status vkinfer_session_logits(vkinfer_session *session, float *logits, size_t capacity, size_t *count);
 
 /* Writes the text and what the engine knows of its keys and values to a file, whole or not at all.
- * VKINFER_ERROR_STATE while it generates. */
+ * VKINFER_ERROR_STATE while it generates; VKINFER_ERROR_ARGUMENT on a mesh, where neither this nor restoring is possible
+ * so far. */
 vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
 
 /* Replaces the text by that of a file of vkinfer_session_save, and hands its keys and values to the engine: generation
