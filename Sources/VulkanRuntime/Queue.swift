@@ -15,6 +15,9 @@ package final class Queue: Sendable {
     var submissionCount: UInt64 = 0
     /// What the device may still be using, oldest first.
     var running: [Submission] = []
+    /// Semaphores of the last submission that is done. Mesa sets them on a thread that then looks at them once more,
+    /// while whoever waited goes on already: they go when a later submission is done.
+    var lingering: [TimelineSemaphore] = []
   }
 
   private struct Submission: Sendable {
@@ -36,6 +39,8 @@ package final class Queue: Sendable {
   deinit {
     // What still runs uses objects that die with this one. An error (a lost device) leaves nothing running.
     try? waitIdle()
+    // And the driver's own thread must be done with the last semaphores.
+    if state.withLock({ $0.finished != nil }) { _ = context.functions.pointee.vkQueueWaitIdle(handle) }
   }
 
   /// Counts finished submissions. Made when first asked for: a driver that only compiles, without hardware behind
@@ -151,7 +156,9 @@ package final class Queue: Sendable {
     let done = state.withLock { state in
       let done = state.running.prefix { $0.number <= count }
       state.running.removeFirst(done.count)
-      return Array(done)
+      guard let last = done.last else { return ([Submission](), [TimelineSemaphore]()) }
+      defer { state.lingering = last.semaphores }
+      return (Array(done), state.lingering)
     }
     // Released outside the lock, since this may free buffers.
     withExtendedLifetime(done) {}
