@@ -1,4 +1,5 @@
 import ArgumentParser
+import Benchmark
 import Engine
 
 /// How tokens are drawn.
@@ -121,6 +122,13 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
+      "Layers of each pipeline stage, as 20,12 (default: what takes all stages as long, as far as memory allows).",
+      valueName: "counts"))
+  var stageLayers: CountList?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
       "Engines that share out requests, each with all of the model on devices of its own (default: 1).",
       valueName: "count"))
   var dataParallel: Int?
@@ -131,6 +139,7 @@ struct MeshOptions: ParsableArguments {
     options.tensorParallel = tensorParallel ?? 1
     options.pipelineParallel = pipelineParallel ?? 1
     options.dataParallel = dataParallel ?? 1
+    options.stageLayers = stageLayers?.counts ?? []
     // Devices alone say that each layer is split over all of them.
     if tensorParallel == nil, pipelineParallel == nil, dataParallel == nil, !options.devices.isEmpty {
       options.tensorParallel = options.devices.count
