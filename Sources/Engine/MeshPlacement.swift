@@ -52,7 +52,7 @@ struct MeshPlacement {
     sharers = devices.map { device in
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
-    traits = devices.map(DeviceTraits.init)
+    traits = devices.map { DeviceTraits($0, method: options.method) }
     let (mesh, devices, sharers) = (mesh, devices, sharers)
     // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
     let rooms = (0..<mesh.pipeline).map { stage in
