@@ -253,7 +253,11 @@ public final class Engine: Sendable {
       if measuresStages, options.pipelineParallel > 1 {
         let most = promptChunk
         let sizes = [1, 16, 64, 256, 1024].filter { $0 < most } + [most]
-        schedule.stageTimes = try mesh.measureStages(tokens: sizes)
+        if devices.allSatisfy({ $0.physical.capabilities.timestampBits > 0 }) {
+          schedule.stageTimes = try mesh.measureStages(tokens: sizes)
+        } else {
+          schedule.promptTokens = max(1, most / (2 * options.pipelineParallel))
+        }
       }
     }
     stageTimes = schedule.stageTimes
