@@ -148,7 +148,7 @@ extension MeshRunner {
       // Each slot records its own.
       for round in 0...2 {
         try startTimeline()
-        _ = try submit(rows: rows, outputs: [], samples: [], output: .sample, logitsOf: [])
+        _ = try submit(rows: rows, outputs: [], samples: [], output: .sample)
         let timeline = try endTimeline()
         if round > 0 { best = min(best, timeline.slowestStage(step: 0)) }
       }
