@@ -7,6 +7,8 @@ import Tokenization
 import Transformer
 import VulkanRuntime
 
+public typealias KVCacheType = Transformer.KVCacheType
+
 /// What an engine is made with.
 public struct EngineOptions: Sendable {
   /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
@@ -38,6 +40,8 @@ public struct EngineOptions: Sendable {
   public var tunes = true
   /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
   public var overlaps = true
+  /// How keys and values are kept: fewer bytes make room for more tokens, and are read faster.
+  public var cacheType = KVCacheType.f16
   /// Memory that may be taken.
   public var memory = MemoryOptions()
   /// Called before each read of weights while the model runs; throws to make it fail.
@@ -97,7 +101,7 @@ public final class Engine: Sendable {
   ) throws {
     self.model = model
     instance = try VulkanInstance()
-    let program = model.program
+    let program = try model.program(cacheType: options.cacheType)
     let placement = try MeshPlacement(options, program: program, instance: instance)
     let first = placement.devices[0]
     let count = placement.devices.count
@@ -147,7 +151,7 @@ public final class Engine: Sendable {
     } else {
       if !givesChunk { options.promptChunk = nil }
       let placed = try Engine.placeStreamed(
-        options, whole: whole, model: model, available: available, traits: traits)
+        options, whole: whole, model: model, program: program, available: available, traits: traits)
       streamed = placed
       options.promptChunk = placed.promptChunk
       options.cacheTokens =
@@ -294,7 +298,8 @@ public final class Engine: Sendable {
 
   /// Where weights are, if the device may have no room for all.
   private static func placeStreamed(
-    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, available: Int, traits: DeviceTraits
+    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, program: Program, available: Int,
+    traits: DeviceTraits
   ) throws -> StreamedPlacement {
     let tokens = options.cacheTokens ?? streamedCacheTokens(options, whole: whole, available: available)
     let pages = pages(forTokens: max(tokens, whole.contextLength))
@@ -302,7 +307,7 @@ public final class Engine: Sendable {
     let usual = promptChunk(options, traits: traits)
     let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
     return try StreamedPlacement(
-      program: model.program, source: model.source, memory: options.memory, available: available,
+      program: program, source: model.source, memory: options.memory, available: available,
       cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
       traits: traits
     ) { chunk in

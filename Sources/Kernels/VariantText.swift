@@ -24,15 +24,15 @@ extension KernelCache.Variant {
 
   /// The constants of each shader in the order of their ids; the shaders say more.
   private static let constants: [String: [String]] = [
-    "attention": ["threads", "head size", "group", "tile rows", "splits", "next"],
+    "attention": ["threads", "head size", "group", "tile rows", "splits", "next", "cache"],
     "attention_decode": [
       "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
-      "value batch",
+      "value batch", "chained", "cache",
     ],
     "copy": ["threads", "loads"],
     "embed": ["threads", "next"],
     "flash": [
-      "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held",
+      "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held", "cache",
     ],
     "headnorm": ["threads"],
     "idle": ["threads"],
@@ -45,6 +45,7 @@ extension KernelCache.Variant {
       "split", "band", "epilogue", "bias", "gather", "activation",
     ],
     "normalise": ["threads", "norm", "addend", "gather"],
+    "quantise": ["threads", "chained"],
     "random": [
       "threads", "kind", "block bytes", "scale", "minimum", "signed", "copied", "doubled", "doubled end",
       "exponent",

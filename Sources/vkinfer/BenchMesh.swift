@@ -33,6 +33,8 @@ struct BenchMesh: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup var cache: CacheOptions
+
   @Flag(help: "Write comma-separated values.")
   var csv = false
 
@@ -48,6 +50,7 @@ struct BenchMesh: ParsableCommand {
     let start = ContinuousClock.now
     var options = EngineOptions()
     try place.apply(to: &options)
+    options.cacheType = cache.kvType
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
