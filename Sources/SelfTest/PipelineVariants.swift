@@ -189,9 +189,30 @@ struct PipelineVariants {
             "head \(kernel.heads.headSize), \(kernel.heads.cacheType), tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), "
             + "splits \(kernel.splits)")
       })
-    return variants.union(decodeAttention).sorted {
+    return variants.union(decodeAttention).union(lanesAttention).sorted {
       $0.specialization.lexicographicallyPrecedes($1.specialization)
     }
+  }
+
+  private var lanesAttention: Set<PipelineVariant> {
+    var variants: Set<PipelineVariant> = []
+    for (headSize, cacheType) in Self.cachedHeads {
+      for headsPerKV in [1, 3, 4, 8] {
+        for tileRows in [1, 8] {
+          let heads = HeadLayout(
+            headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize, cacheType: cacheType)
+          guard let kernel = AttentionLanesKernel(heads: heads, tileRows: tileRows, traits: traits) else {
+            continue
+          }
+          variants.insert(
+            PipelineVariant(
+              shader: "attention_lanes", specialization: kernel.specialization(traits),
+              pushConstantBytes: MemoryLayout<AttentionPush>.size,
+              text: "lanes, head \(headSize), \(cacheType), tile \(kernel.tileRows)x\(kernel.group)"))
+        }
+      }
+    }
+    return variants
   }
 
   private var decodeAttention: Set<PipelineVariant> {
