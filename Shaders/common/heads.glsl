@@ -45,7 +45,7 @@ void store_head_pair(uint stacked_row, uint column, vec2 values, HeadPlace place
     return;
   }
   if (push.extras.data.fresh_stride != 0) {
-    // Blocks of a quantised cache are made when they are whole: attention/quantise.comp.
+    // Blocks of a quantised cache are made when they are whole: attention/cache_write.comp.
     uint index = column * push.extras.data.fresh_stride + stacked_row - push.extras.data.head_count * head_size;
     push.extras.data.fresh.at[index] = values.x;
     push.extras.data.fresh.at[index + 1] = values.y;

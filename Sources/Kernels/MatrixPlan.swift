@@ -78,7 +78,7 @@ private struct MatrixStep {
         try HeadNormKernel().record(
           commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
       }
-      try recorder.recordQuantise(weights.stage, commands, shape: shape, slot: slot)
+      try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
 
     case .attention(let stage):
       try attention(stage)

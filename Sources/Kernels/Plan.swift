@@ -123,7 +123,7 @@ package final class PlanRecorder {
       data.norm_epsilon = weights.stage.queryNorm?.epsilon ?? 0
       if heads.cacheType != .f16 {
         data.fresh = workspace.address(.fresh)
-        data.fresh_stride = UInt32(QuantiseKernel.width(heads))
+        data.fresh_stride = UInt32(CacheWriteKernel.width(heads))
       }
     case .residualProjection(let weights):
       data.post_norm = weights.postNorm
@@ -304,7 +304,7 @@ package final class PlanRecorder {
         }
       }
       if case .queryKeyValue(let weights) = stage {
-        try recordQuantise(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
+        try recordCacheWrite(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
       }
     }
   }

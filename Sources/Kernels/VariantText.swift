@@ -30,6 +30,7 @@ extension KernelCache.Variant {
       "value batch", "chained", "cache",
     ],
     "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds", "cache"],
+    "cache_write": ["threads", "chained"],
     "copy": ["threads", "loads"],
     "embed": ["threads", "next"],
     "flash": [
@@ -46,7 +47,6 @@ extension KernelCache.Variant {
       "split", "band", "epilogue", "bias", "gather", "activation",
     ],
     "normalise": ["threads", "norm", "addend", "gather"],
-    "quantise": ["threads", "chained"],
     "random": [
       "threads", "kind", "block bytes", "scale", "minimum", "signed", "copied", "doubled", "doubled end",
       "exponent",

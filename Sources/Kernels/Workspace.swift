@@ -160,7 +160,7 @@ package final class Workspace: Sendable {
           case .logits: limits.outputs * logitsStride
           case .counters: counters
           case .lastTokens: limits.sequences
-          case .fresh: heads.cacheType == .f16 ? 0 : limits.rows * QuantiseKernel.width(heads)
+          case .fresh: heads.cacheType == .f16 ? 0 : limits.rows * CacheWriteKernel.width(heads)
           }
         offsets.append(byteCount)
         byteCount += (max(floats, 1) * 4 + 255) / 256 * 256

@@ -47,8 +47,8 @@ struct HeadOutputs {
     extras.rotated_size = UInt32(stage.rope.rotatedSize)
     extras.rope_magnitude = stage.rope.magnitude
     extras.norm_epsilon = stage.queryNorm?.epsilon ?? 0
-    if QuantiseKernel(heads: heads) != nil {
-      let width = QuantiseKernel.width(heads)
+    if CacheWriteKernel(heads: heads) != nil {
+      let width = CacheWriteKernel.width(heads)
       let fresh = image.addPoisoned(tokenCount * width)
       extras.fresh = fresh.address
       extras.fresh_stride = UInt32(width)

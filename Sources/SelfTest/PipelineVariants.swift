@@ -21,16 +21,16 @@ struct PipelineVariants {
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
-      + flash + normalise + outputs + combine + quantise + [chain]
+      + flash + normalise + outputs + combine + cacheWrite + [chain]
   }
 
-  private var quantise: [PipelineVariant] {
+  private var cacheWrite: [PipelineVariant] {
     let heads = HeadLayout(headCount: 8, kvHeadCount: 8, headSize: 64, cacheType: .q8_0)
     return [false, true].compactMap { isChained in
-      QuantiseKernel(heads: heads).map {
+      CacheWriteKernel(heads: heads).map {
         PipelineVariant(
-          shader: "quantise", specialization: $0.specialization(traits, isChained: isChained),
-          pushConstantBytes: MemoryLayout<QuantisePush>.size, text: isChained ? "chained" : "")
+          shader: "cache_write", specialization: $0.specialization(traits, isChained: isChained),
+          pushConstantBytes: MemoryLayout<CacheWritePush>.size, text: isChained ? "chained" : "")
       }
     }
   }

@@ -148,7 +148,7 @@ struct LinearExtrasData {
 };
 
 // Arguments of the kernel that quantises new keys and values into pages.
-struct QuantisePush {
+struct CacheWritePush {
   GPU_POINTER(StageFloats4) inputs;    // [row][2 * kv_head_count * head_size]: keys, then values
   GPU_POINTER(WordsShared) keys;       // the layer's K pages
   GPU_POINTER(WordsShared) values;     // the layer's V pages

@@ -2,9 +2,9 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
-/// New keys and values into the pages of a q8_0 cache (Shaders/attention/quantise.comp), after the product that made
+/// New keys and values into the pages of a q8_0 cache (Shaders/attention/cache_write.comp), after the product that made
 /// them.
-package struct QuantiseKernel: Sendable, Hashable {
+package struct CacheWriteKernel: Sendable, Hashable {
   package var heads: HeadLayout
 
   /// Nil where the cache holds them as the product leaves them.
@@ -25,7 +25,7 @@ package struct QuantiseKernel: Sendable, Hashable {
 
   /// Records it for `rowCount` tokens. `push.chain`, `kv_head_count` and `head_size` are filled in.
   package func record(
-    _ commands: CommandBuffer, push: QuantisePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits,
+    _ commands: CommandBuffer, push: CacheWritePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits,
     chain: StageChain? = nil
   ) throws {
     var push = push
@@ -36,8 +36,8 @@ package struct QuantiseKernel: Sendable, Hashable {
     let groups = ((Self.width(heads) / 32 + threads - 1) / threads, rowCount, 1)
     chain?.add(groups)
     let pipeline = try cache.pipeline(
-      "quantise", specialization: specialization(traits, isChained: chain != nil),
-      pushConstantBytes: MemoryLayout<QuantisePush>.size, subgroupSize: traits.subgroupSize)
+      "cache_write", specialization: specialization(traits, isChained: chain != nil),
+      pushConstantBytes: MemoryLayout<CacheWritePush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: groups)
   }
 }
@@ -50,12 +50,12 @@ extension KVCacheType {
 extension PlanRecorder {
   /// Keys and values of a step that the product before left as floats, into their pages; nothing where that has put
   /// them there itself. The product's writes must be visible.
-  func recordQuantise(
+  func recordCacheWrite(
     _ stage: QueryKeyValueStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot,
     chain: StageChain? = nil
   ) throws {
-    guard let kernel = QuantiseKernel(heads: stage.heads) else { return }
-    var push = QuantisePush()
+    guard let kernel = CacheWriteKernel(heads: stage.heads) else { return }
+    var push = CacheWritePush()
     push.inputs = workspace.address(.fresh)
     push.keys = kvCache.keys(layer: stage.layer)
     push.values = kvCache.values(layer: stage.layer)

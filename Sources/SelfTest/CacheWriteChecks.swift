@@ -5,7 +5,7 @@ import Transformer
 
 /// New keys and values into the pages of a q8_0 cache: as exact as blocks of signed bytes can be, whatever their size,
 /// and nothing else of the pages changes.
-struct QuantiseChecks {
+struct CacheWriteChecks {
   let bench: TestBench
 
   func run() throws {
@@ -13,15 +13,15 @@ struct QuantiseChecks {
     for (turn, layout) in layouts.enumerated() {
       let heads = HeadLayout(
         headCount: layout.0, kvHeadCount: layout.0, headSize: layout.1, cacheType: .q8_0)
-      guard let kernel = QuantiseKernel(heads: heads) else { continue }
+      guard let kernel = CacheWriteKernel(heads: heads) else { continue }
       try check(kernel, tokenCount: layout.2, isChained: turn % 2 == 1)
     }
   }
 
-  private func check(_ kernel: QuantiseKernel, tokenCount: Int, isChained: Bool) throws {
+  private func check(_ kernel: CacheWriteKernel, tokenCount: Int, isChained: Bool) throws {
     let heads = kernel.heads
     let name =
-      "quantise \(heads.kvHeadCount) heads of \(heads.headSize), \(tokenCount) tokens"
+      "cache write \(heads.kvHeadCount) heads of \(heads.headSize), \(tokenCount) tokens"
       + (isChained ? ", chained" : "")
     guard bench.wants(name) else { return }
     var random = bench.random(name)
@@ -35,7 +35,7 @@ struct QuantiseChecks {
     let cacheWords = pages.pageCount * KVCache.pageBytes(heads: heads) / 8
     let keys = image.addPoisoned(cacheWords)
     let values = image.addPoisoned(cacheWords)
-    var push = plain(QuantisePush())
+    var push = plain(CacheWritePush())
     push.inputs = image.add(inputs).address
     push.keys = keys.address
     push.values = values.address

@@ -7,7 +7,7 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool CHAIN = false;
 
-layout(push_constant) uniform Push { QuantisePush push; };
+layout(push_constant) uniform Push { CacheWritePush push; };
 #include "common/chain.glsl"
 
 void quantise() {
