@@ -52,7 +52,8 @@ package final class MeshRunner: StepRunner {
   private var sampler: ModelRunner { runners[(mesh.pipeline - 1) * mesh.tensor] }
 
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int]
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int]
   ) throws -> StepTicket {
     try checked {
       // What devices leave for one another belongs to the slot.
@@ -71,7 +72,7 @@ package final class MeshRunner: StepRunner {
         try beforeSubmission?(device)
         let made = try runner.submit(
           rows: rows, outputs: outputs, samples: samples, output: output,
-          logitsOf: device == sampling ? logitsOf : [],
+          logitsOf: device == sampling ? logitsOf : [], statesOf: device == sampling ? statesOf : [],
           after: stage == 0 && tokens > 0 ? wait(sampling, tokens) : []
         ) { kind in
           switch kind {
@@ -104,6 +105,8 @@ package final class MeshRunner: StepRunner {
   }
 
   package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.logits(ticket, entry) }
+
+  package func state(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.state(ticket, entry) }
 
   package func readLogits(output index: Int) throws -> [Float] { try sampler.readLogits(output: index) }
 

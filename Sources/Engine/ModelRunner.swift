@@ -33,8 +33,9 @@ package final class ModelRunner: StepRunner {
     var plans: [PlanShape: Plan] = [:]
     /// The count of parts when its last step is done.
     var end: UInt64 = 0
-    /// Logits that are read back; made when first asked for.
+    /// Logits and states that are read back; made when first asked for.
     var logits: Buffer?
+    var states: Buffer?
   }
 
   /// A step as it was recorded: one part, or where other devices take part one for each time that they are waited for.
@@ -77,13 +78,16 @@ package final class ModelRunner: StepRunner {
 
   /// Queues a step; waits only if `depth` steps are in flight already.
   ///
-  /// - Parameter logitsOf: outputs whose logits are read back, penalties applied.
+  /// - Parameters:
+  ///   - logitsOf: outputs whose logits are read back, penalties applied.
+  ///   - statesOf: rows whose states after the last layer are read back.
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = []
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = [],
+    statesOf: [Int] = []
   ) throws -> StepTicket {
     try submit(
-      rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, after: [],
-      resolving: { _ in [] })
+      rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, statesOf: statesOf,
+      after: [], resolving: { _ in [] })
   }
 
   /// The same on a device of a mesh.
@@ -93,25 +97,28 @@ package final class ModelRunner: StepRunner {
   ///   - resolving: what a part of it that waits for other devices waits for.
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int],
     after: [(TimelineSemaphore, UInt64)], resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
   ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
+    var shape = PlanShape(step, cut: cut, output: output, limits: limits)
+    shape.readsStates = !statesOf.isEmpty
     return try submit(
-      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
-      after: after,
-      resolving: resolving)
+      step, shape: shape, logitsOf: logitsOf, statesOf: statesOf, after: after, resolving: resolving)
   }
 
   private func submit(
-    _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], after: [(TimelineSemaphore, UInt64)] = [],
+    _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], statesOf: [Int] = [],
+    after: [(TimelineSemaphore, UInt64)] = [],
     resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
     let plan = try plan(shape, slot: index)
     plan.chain?.reset()
-    let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
+    let last =
+      logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
@@ -165,23 +172,38 @@ package final class ModelRunner: StepRunner {
     return Array(UnsafeBufferPointer(start: floats + entry * count, count: count))
   }
 
-  /// Commands that bring logits of the step before them to the host, before the next step overwrites them.
-  private func readBack(_ outputs: [Int], slot: Int) throws -> CommandBuffer {
-    let bytes = 4 * model.program.vocabularySize
-    var buffer = slots[slot].logits
-    if buffer == nil || buffer!.byteCount < bytes * outputs.count {
-      buffer = try device.makeBuffer(
-        byteCount: bytes * outputs.count, memory: .download, label: "logits of step \(slot)")
-      slots[slot].logits = buffer
+  /// The state of the row that was entry `entry` of `statesOf`, once the step is done and as long as its results.
+  package func state(_ ticket: StepTicket, _ entry: Int) -> [Float] {
+    guard let floats = slots[ticket.slot].states?.contents?.assumingMemoryBound(to: Float.self) else {
+      return []
     }
+    let row = floats + entry * workspace.residualStride
+    return (0..<model.program.width).map { row[activationIndex($0)] }
+  }
+
+  /// Commands that bring logits and states of the step before them to the host, before the next step overwrites them.
+  private func readBack(_ outputs: [Int], states: [Int], slot: Int) throws -> CommandBuffer {
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
     commands.barrier()
-    for (entry, output) in outputs.enumerated() {
-      commands.copy(
-        from: workspace.memory, offset: workspace.offset(.logits) + 4 * output * workspace.logitsStride,
-        to: buffer!, offset: bytes * entry, byteCount: bytes)
+    func copy(_ rows: [Int], bytes: Int, from offset: Int, stride: Int, to buffer: inout Buffer?) throws {
+      guard !rows.isEmpty else { return }
+      if buffer == nil || buffer!.byteCount < bytes * rows.count {
+        buffer = try device.makeBuffer(
+          byteCount: bytes * rows.count, memory: .download, label: "what is read of step \(slot)")
+      }
+      for (entry, row) in rows.enumerated() {
+        commands.copy(
+          from: workspace.memory, offset: offset + stride * row, to: buffer!, offset: bytes * entry,
+          byteCount: bytes)
+      }
     }
+    try copy(
+      outputs, bytes: 4 * model.program.vocabularySize, from: workspace.offset(.logits),
+      stride: 4 * workspace.logitsStride, to: &slots[slot].logits)
+    try copy(
+      states, bytes: 4 * workspace.residualStride, from: workspace.offset(.residual),
+      stride: 4 * workspace.residualStride, to: &slots[slot].states)
     commands.barrier()
     commands.barrierToHost()
     try commands.end()

@@ -49,9 +49,10 @@ struct Scheduler {
   ///
   /// - Parameter limit: tokens, those of the prompt among them, at which it ends: more than the prompt has, and no more
   ///   than all pages hold.
-  mutating func add(id: UInt64, prompt: [Int32], limit: Int) {
+  /// - Parameter sharesPages: whether what is known of its tokens from before need not be computed again.
+  mutating func add(id: UInt64, prompt: [Int32], limit: Int, sharesPages: Bool = true) {
     precondition(!prompt.isEmpty && limit > prompt.count && pages.count(forTokens: limit) <= pages.pageCount)
-    waiting.append(ScheduledSequence(id: id, tokens: prompt, limit: limit))
+    waiting.append(ScheduledSequence(id: id, tokens: prompt, limit: limit, sharesPages: sharesPages))
   }
 
   /// A sequence has ended, or nobody wants it any more: its pages are free at once.
@@ -63,6 +64,9 @@ struct Scheduler {
       waiting.remove(at: index)
     }
   }
+
+  /// Whether what a step made for the sequence is still of it: it has not ended since, nor will be computed again.
+  func isRunning(id: UInt64, epoch: Int) -> Bool { running.contains { $0.id == id && $0.epoch == epoch } }
 
   /// Adds a token that a step drew to its sequence; false if that has ended since, or will be computed again.
   mutating func accept(_ token: Int32, id: UInt64, epoch: Int) -> Bool {
@@ -134,8 +138,9 @@ struct Scheduler {
 
   /// Starts the sequence that has waited longest, if slot and pages are there.
   private mutating func start(budget: Int) -> ScheduledPart? {
-    guard let slot = freeSlots.last, let tokens = waiting.first?.tokens else { return nil }
-    var match = pages.match(tokens, step: stepCount + 1)
+    guard let slot = freeSlots.last, let oldest = waiting.first else { return nil }
+    let tokens = oldest.tokens
+    var match = oldest.sharesPages ? pages.match(tokens, step: stepCount + 1) : PageAllocator.Match()
     let needed = pages.count(forTokens: tokens.count) - match.pages.count
     // Those who run need a page each before long.
     let spare = pages.availableCount - pages.idleCount(match.pages) - needed
