@@ -8,6 +8,8 @@ final class Batch: @unchecked Sendable {
   let model: LanguageModel
   var scheduler: Scheduler
   private let pacesPrompts: Bool
+  /// Whether all groups of texts end a token before the next one begins: for measurements.
+  private let flushes: Bool
   private var requests: [UInt64: ActiveRequest] = [:]
   /// Steps whose results are not read, oldest first.
   private var inFlight: [StepInFlight] = []
@@ -38,7 +40,11 @@ final class Batch: @unchecked Sendable {
     var entries: Range<Int>
   }
 
-  init(runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool) {
+  init(
+    runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool,
+    flushes: Bool = false
+  ) {
+    self.flushes = flushes
     self.pacesPrompts = pacesPrompts
     self.runner = runner
     self.model = model
@@ -71,8 +77,9 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
-    while inFlight.count < runner.depth - 1, let parts = scheduler.nextStep() {
-      try submit(parts)
+    let most = flushes ? scheduler.limits.groups : runner.depth - 1
+    if !flushes || inFlight.isEmpty {
+      while inFlight.count < most, let parts = scheduler.nextStep() { try submit(parts) }
     }
     try readOldest()
     return !inFlight.isEmpty || !scheduler.isIdle

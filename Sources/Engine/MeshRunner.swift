@@ -11,13 +11,16 @@ package final class MeshRunner: StepRunner {
   package let limits: StepLimits
   package let depth: Int
   let runners: [ModelRunner]
-  private let mesh: MeshShape
+  let mesh: MeshShape
   private var links: MeshLinks
   private let followers: Set<MeshLinks.Follower>
   /// Called before a device gets its part of a step; for tests, which let devices fail so.
   var beforeSubmission: ((_ device: Int) throws -> Void)?
   /// Parts that the sampling device has done when each sequence's last token is drawn.
   private var drawn: [UInt64]
+  /// The first step of the timeline that is noted, and a time of the host's before it.
+  var timelineStart = 0
+  let timelineOrigin = ContinuousClock.now
 
   /// - Parameter runners: those of the devices, in their order.
   package init(runners: [ModelRunner], limits: StepLimits) throws {
@@ -44,7 +47,10 @@ package final class MeshRunner: StepRunner {
   }
 
   // Nobody may wait for a device any more.
-  deinit { links.stop() }
+  deinit {
+    for runner in runners { runner.pad?.stop() }
+    links.stop()
+  }
 
   /// Steps for how many there are stages, so that each stage has one, and those that one device has queued.
   static func depth(of mesh: MeshShape) -> Int { ModelRunner.usualDepth + mesh.pipeline - 1 }

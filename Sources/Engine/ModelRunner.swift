@@ -28,6 +28,18 @@ package final class ModelRunner: StepRunner {
   /// Steps that may be in flight.
   package let depth: Int
 
+  /// Whether each part of a step notes when it begins and ends; nothing may be in flight when that changes.
+  var isTracing = false {
+    didSet {
+      for index in slots.indices where oldValue != isTracing { slots[index].plans = [:] }
+      trace = []
+    }
+  }
+  /// The steps of which the device's clock is read, while tracing.
+  private(set) var trace: [StepTrace] = []
+  /// What makes steps last longer, for measurements.
+  var pad: StagePad?
+
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: Plan] = [:]
@@ -36,11 +48,14 @@ package final class ModelRunner: StepRunner {
     /// Logits and states that are read back; made when first asked for.
     var logits: Buffer?
     var states: Buffer?
+    /// What is known of its last step before the device's clock is read.
+    var traced: (step: StepTrace, stamps: StepRecording.Stamps)?
   }
 
   /// A step as it was recorded: one part, or where other devices take part one for each time that they are waited for.
   private struct Plan {
     var parts: [StepRecording.Part]
+    var stamps: StepRecording.Stamps?
     var chain: StageChain?
   }
 
@@ -115,6 +130,7 @@ package final class ModelRunner: StepRunner {
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
+    readClock(slot: index)
     let plan = try plan(shape, slot: index)
     plan.chain?.reset()
     let last =
@@ -123,9 +139,15 @@ package final class ModelRunner: StepRunner {
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
-      let waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
-      let last = number == plan.parts.count - 1 ? last : []
-      let signal = (done, partCount + UInt64(number) + 1)
+      var waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
+      let isLast = number == plan.parts.count - 1
+      let last = isLast ? last : []
+      var signal = (done, partCount + UInt64(number) + 1)
+      if let pad {
+        // The step before has ended when its time is over.
+        if number == 0, partCount > 0 { waits.append((done, partCount)) }
+        if isLast { signal = pad.extend(signal, tokens: step.rows.count) }
+      }
       if let stream = model.stream {
         try stream.submit(part, waits: waits, last: last, done: signal)
       } else {
@@ -134,6 +156,12 @@ package final class ModelRunner: StepRunner {
       }
     }
     if !batches.isEmpty { try device.computeQueue.submit(batches) }
+    if let stamps = plan.stamps {
+      let trace = StepTrace(
+        step: Int(stepCount), tokens: step.rows.count, outputs: step.outputs.count, parts: plan.parts.count,
+        pad: pad?.count)
+      slots[index].traced = (trace, stamps)
+    }
     partCount = end
     stepCount += 1
     slots[index].end = end
@@ -143,6 +171,19 @@ package final class ModelRunner: StepRunner {
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
   func alignSteps(to count: UInt64) { stepCount = count }
+
+  /// Reads the device's clock of all steps; nothing may be in flight.
+  func readClocks() { for index in slots.indices { readClock(slot: index) } }
+
+  private func readClock(slot: Int) {
+    guard let (step, stamps) = slots[slot].traced else { return }
+    slots[slot].traced = nil
+    var trace = step
+    if let ticks = stamps.ticks.contents?.assumingMemoryBound(to: UInt64.self) {
+      trace.ticks = Array(UnsafeBufferPointer(start: ticks, count: 2 * step.parts))
+    }
+    self.trace.append(trace)
+  }
 
   /// Waits until the next step has a slot.
   func waitForSlot() throws { try wait(for: slots[Int(stepCount % UInt64(depth))].end) }
@@ -411,16 +452,18 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    let recording = try makeRecording()
+    // No stage ends more than one part.
+    let stamps = isTracing ? try StepRecording.Stamps(device: device, parts: model.stages.count + 1) : nil
+    let recording = try makeRecording(stamps)
     let chain = try recorder.makeChain(shape)
     try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
-    try recording.commands.end()
-    let plan = Plan(parts: recording.parts, chain: chain)
+    try recording.end()
+    let plan = Plan(parts: recording.parts, stamps: stamps, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }
 
-  private func makeRecording() throws -> StepRecording {
+  private func makeRecording(_ stamps: StepRecording.Stamps?) throws -> StepRecording {
     func begin() throws -> CommandBuffer {
       let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
       try commands.begin()
@@ -429,7 +472,7 @@ package final class ModelRunner: StepRunner {
     let first = try begin()
     // What other devices have written is host memory to this one.
     if recorder.isShared { first.barrier() }
-    return StepRecording(first, next: begin) { [model, cache, traits] unit, commands in
+    return StepRecording(first, next: begin, stamps: stamps) { [model, cache, traits] unit, commands in
       try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
     }
   }

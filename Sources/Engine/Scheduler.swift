@@ -18,6 +18,9 @@ struct Scheduler {
     /// Groups of texts that take turns: as many as a pipeline has stages, so that each stage has a group to compute
     /// while others compute theirs, and no stage waits until a token has been through all of them.
     var groups = 1
+    /// Stages of the pipeline, and how long they take, if that says in which chunks prompts alone are computed.
+    var stages = 1
+    var stageTimes: StageTimes?
   }
 
   let limits: Limits
@@ -106,7 +109,7 @@ struct Scheduler {
     // Prompts must not hold up those who wait for their next token.
     var budget =
       parts.isEmpty
-      ? limits.promptTokens
+      ? promptChunk
       : min(
         limits.promptTokens,
         pace.promptTokensBesideText ?? max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1))
@@ -124,6 +127,15 @@ struct Scheduler {
     guard !parts.isEmpty else { return nil }
     stepCount += 1
     return parts
+  }
+
+  /// Tokens of a step of prompts alone: chunks in which those that are there pass the pipeline soonest.
+  private var promptChunk: Int {
+    guard let times = limits.stageTimes, limits.stages > 1 else { return limits.promptTokens }
+    let tokens =
+      running.reduce(0) { $0 + ($1.ready > 1 ? $1.tokens.count : 0) }
+      + waiting.reduce(0) { $0 + $1.tokens.count }
+    return times.promptChunk(tokens: max(tokens, 1), stages: limits.stages, most: limits.promptTokens)
   }
 
   private func group(of sequence: ScheduledSequence) -> Int { (sequence.slot ?? 0) % limits.groups }
