@@ -21,12 +21,15 @@ package struct ModelWorkload: Sendable {
   package var method: StepMethod
   /// Memory that may be taken.
   package var memory: MemoryOptions
+  /// What is kept of keys and values.
+  package var cacheType: KVCacheType
 
   package init(
     prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
-    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions()
+    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions(), cacheType: KVCacheType = .f16
   ) {
     self.method = method
+    self.cacheType = cacheType
     self.memory = memory
     self.prompts = prompts
     self.depths = depths
@@ -79,7 +82,7 @@ package final class ModelBenchmark {
     self.model = model
     self.workload = workload
     let start = ContinuousClock.now
-    let program = model.program
+    let program = try model.program(cacheType: workload.cacheType)
     let kernels = benchmark.cache(for: workload.method)
     let usualChunk = Engine.promptChunk(EngineOptions(), traits: kernels.traits)
     func limits(_ chunk: Int) -> StepLimits {
@@ -211,7 +214,7 @@ package final class ModelBenchmark {
     let position = Double(depth) + Double(workload.tokens) / 2
     return Double(weightBytes)
       + Double(batch)
-      * model.program.stages.reduce(0) { sum, stage in
+      * deviceModel.program.stages.reduce(0) { sum, stage in
         guard case .attention(let stage) = stage else { return sum }
         return sum + Self.cacheBytes(stage, position: position)
       }
@@ -220,7 +223,7 @@ package final class ModelBenchmark {
   /// Bytes of keys and values that a token at `position` attends to in one layer.
   private static func cacheBytes(_ stage: AttentionStage, position: Double) -> Double {
     let seen = min(position + 1, stage.window.map(Double.init) ?? .infinity)
-    return seen * Double(2 * stage.heads.kvHeadCount * stage.heads.headSize * 2)
+    return seen * Double(2 * stage.heads.kvHeadCount * stage.heads.cacheType.byteCount(stage.heads.headSize))
   }
 
   // MARK: Profile
@@ -244,7 +247,7 @@ package final class ModelBenchmark {
 
   /// What a stage is called, and the bytes of weights or cache that it reads.
   private func describe(_ index: Int, depth: Int, batch: Int) -> (String, Double) {
-    let stage = model.program.stages[index]
+    let stage = deviceModel.program.stages[index]
     let bytes =
       if case .attention(let attention) = stage {
         Double(batch) * Self.cacheBytes(attention, position: Double(depth))

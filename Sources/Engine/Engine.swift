@@ -6,6 +6,8 @@ import Tokenization
 import Transformer
 import VulkanRuntime
 
+public typealias KVCacheType = Transformer.KVCacheType
+
 /// What an engine is made with.
 public struct EngineOptions: Sendable {
   /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
@@ -41,6 +43,8 @@ public struct EngineOptions: Sendable {
   public var tunes = true
   /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
   public var overlaps = true
+  /// How keys and values are kept: fewer bytes make room for more tokens, and are read faster.
+  public var cacheType = KVCacheType.f16
   /// Memory that may be taken.
   public var memory = MemoryOptions()
   /// Layers of each pipeline stage; empty divides them so that all take the same time, as far as memory allows.
@@ -122,7 +126,7 @@ public final class Engine: Sendable {
   ) throws {
     self.model = model
     instance = try VulkanInstance()
-    let program = model.program
+    let program = try model.program(cacheType: options.cacheType)
     let placement = try MeshPlacement(options, program: program, instance: instance)
     let first = placement.devices[0]
     let count = placement.devices.count

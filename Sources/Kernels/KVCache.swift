@@ -2,9 +2,12 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
-/// The KV cache of one device: for every layer, pages of `KV_PAGE_TOKENS` positions, keys and values in f16.
+/// The KV cache of one device: for every layer, pages of `KV_PAGE_TOKENS` positions, keys and values.
 ///
-/// Keys lie as [page][kv head][octet of elements][position], values as [page][kv head][position][element].
+/// In f16, keys lie as [page][kv head][octet of elements][position], values as [page][kv head][position][element].
+///
+/// In q8_0, the bytes of keys lie as [page][kv head][sixteen elements][position] and their scales, float16, behind those
+/// of each kv head as [block][position]; of values as [position][element] and [position][block].
 package final class KVCache: Sendable {
   package static let pageTokens = Int(KV_PAGE_TOKENS)
   package let pageCount: Int
@@ -29,7 +32,7 @@ package final class KVCache: Sendable {
 
   /// Bytes of one page of one layer, keys and values.
   package static func pageBytes(heads: HeadLayout) -> Int {
-    2 * heads.kvHeadCount * heads.headSize * pageTokens * 2
+    2 * pageTokens * heads.kvHeadCount * heads.cacheType.byteCount(heads.headSize)
   }
 
   /// What the bytes of a page mean: pages that differ in it cannot stand for each other.

@@ -124,6 +124,10 @@ package final class PlanRecorder {
       data.rotated_size = UInt32(weights.stage.rope.rotatedSize)
       data.rope_magnitude = weights.stage.rope.magnitude
       data.norm_epsilon = weights.stage.queryNorm?.epsilon ?? 0
+      if heads.cacheType != .f16 {
+        data.fresh = workspace.address(.fresh)
+        data.fresh_stride = UInt32(CacheWriteKernel.width(heads))
+      }
     case .residualProjection(let weights):
       data.post_norm = weights.postNorm
       data.norm_epsilon = weights.stage.postNorm?.epsilon ?? 0
@@ -258,7 +262,8 @@ package final class PlanRecorder {
       AttentionDecodeKernel(
         heads: model.program.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, traits: traits) != nil
     else { return nil }
-    return try StageChain(device: cache.device, stageCount: model.stages.count)
+    let quantised = model.program.heads.cacheType == .f16 ? 0 : model.program.layerCount
+    return try StageChain(device: cache.device, stageCount: model.stages.count + quantised)
   }
 
   private func record(
@@ -302,6 +307,9 @@ package final class PlanRecorder {
         case .store: state.bestCount = products.count == 1 ? groups : 0
         case .gated, .queryKeyValue, .queryKeyValueNorm, .partial: break
         }
+      }
+      if case .queryKeyValue(let weights) = stage {
+        try recordCacheWrite(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
       }
     }
   }

@@ -39,6 +39,8 @@ struct BenchMesh: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -100,6 +102,7 @@ struct BenchMesh: ParsableCommand {
     let start = ContinuousClock.now
     var options = EngineOptions()
     try place.apply(to: &options)
+    options.cacheType = cache.kvType
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt

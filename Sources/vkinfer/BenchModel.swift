@@ -53,6 +53,8 @@ struct BenchModel: ParsableCommand {
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup var common: BenchOptions
 
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
@@ -184,7 +186,7 @@ struct BenchModel: ParsableCommand {
       workload: ModelWorkload(
         prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
         batches: batch.counts, tokens: tokens, tunes: !noTuning, overlaps: !noOverlap,
-        method: method, memory: memory.options)
+        method: method, memory: memory.options, cacheType: cache.kvType)
     ) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw(

@@ -55,6 +55,8 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -127,6 +129,7 @@ struct Generate: ParsableCommand {
     options.tunes = !noTuning
     options.overlaps = !noOverlap
     options.memory = memory.options
+    options.cacheType = cache.kvType
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose, loaded.engine.placementTexts.count > 1 {

@@ -19,6 +19,7 @@ extension Generate {
     var options = EngineOptions()
     try place.apply(to: &options)
     options.memory = memory.options
+    options.cacheType = cache.kvType
     options.contextLength =
       place.context
       ?? requests.map {

@@ -148,6 +148,17 @@ struct MeshOptions: ParsableArguments {
   }
 }
 
+/// What is kept of keys and values.
+struct CacheOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "What the KV cache holds: f16, or q8_0 (8.5 bits an element: room for almost twice the tokens).",
+      valueName: "type"))
+  var kvType = KVCacheType.f16
+}
+
+extension KVCacheType: ExpressibleByArgument {}
+
 /// How much memory a run may take.
 struct MemoryBudgetOptions: ParsableArguments {
   @Option(

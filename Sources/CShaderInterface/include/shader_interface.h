@@ -37,6 +37,10 @@
 // Tokens in one page of the KV cache.
 #define KV_PAGE_TOKENS 32u
 
+// What the KV cache holds (specialization constant): see KVCache.
+#define CACHE_F16 0u
+#define CACHE_Q8_0 1u
+
 // Roles of the linear kernel's epilogue (specialization constant).
 #define EPILOGUE_STORE 0u            // outputs[column][row] = value, plain layout (logits)
 #define EPILOGUE_RESIDUAL 1u         // outputs[column][row] += value
@@ -137,6 +141,7 @@ struct LinearExtrasData {
   GPU_POINTER(Counters) counters;      // workgroups done, 0 between dispatches
   GPU_POINTER(FloatsIn) post_norm;     // activation layout
   GPU_POINTER(WordsOut) best;          // [output][workgroup]: largest logit of a workgroup's rows, and its row
+  GPU_POINTER(FloatsOut) fresh;        // of a quantised cache, [row][fresh_stride]: new keys, then values
   U32 table_stride;
   U32 head_count;
   U32 kv_head_count;
@@ -145,6 +150,21 @@ struct LinearExtrasData {
   F32 rope_magnitude;
   F32 norm_epsilon;                    // of the per-head or post norms
   U32 scratch_stride;
+  U32 fresh_stride;                    // 0: keys and values go into pages as they are
+  U32 reserved;
+};
+
+// Arguments of the kernel that quantises new keys and values into pages.
+struct CacheWritePush {
+  GPU_POINTER(StageFloats4) inputs;    // [row][2 * kv_head_count * head_size]: keys, then values
+  GPU_POINTER(WordsShared) keys;       // the layer's K pages
+  GPU_POINTER(WordsShared) values;     // the layer's V pages
+  GPU_POINTER(Words) block_tables;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Counters) chain;         // see LinearPush
+  U32 table_stride;
+  U32 kv_head_count;
+  U32 head_size;                       // a multiple of 32
 };
 
 struct EmbedPush {
