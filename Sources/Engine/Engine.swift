@@ -16,6 +16,8 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
+  /// How the devices of a mesh wait for one another; nil tries and takes the fastest.
+  package var meshPath: MeshPath?
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
   /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
@@ -86,6 +88,8 @@ public final class Engine: Sendable {
   private let tunings: [LinearTuning]
   /// What each device has of the model, a line each.
   public let placementTexts: [String]
+  /// How the devices of a mesh wait for one another, in a line; nil for one device.
+  public let meshPathText: String?
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -192,7 +196,8 @@ public final class Engine: Sendable {
     cacheTokens = pageCount * KVCache.pageTokens
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps)
+      overlaps: options.overlaps, path: options.meshPath)
+    meshPathText = (runner as? MeshRunner)?.pathText
     if options.tunes { try runner.tune(sequences: maxSequences) }
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
       let runner = runner as? ModelRunner
@@ -230,6 +235,11 @@ public final class Engine: Sendable {
   /// The same for each device of a mesh.
   public var deviceMemories: [(now: Int, peak: Int)] {
     devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
+  }
+
+  /// Devices of a mesh (their places in it) that were lost or hang: an engine made on the others works.
+  public var lostDevices: [Int] {
+    withBatch { ($0.runner as? MeshRunner)?.lost.sorted() ?? [] }
   }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.

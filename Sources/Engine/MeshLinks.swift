@@ -1,9 +1,11 @@
 import Dispatch
+import Kernels
 import Synchronization
 import VulkanRuntime
 
 /// How a device of a mesh learns how far another is: each has a timeline semaphore of its own that follows the other's,
-/// moved by a host thread for each device that is followed.
+/// moved by a host thread for each device that is followed. Where devices wait by counts in shared memory (`MeshPath`),
+/// there are neither threads nor semaphores, and this only ends waits.
 ///
 /// When a device fails, all semaphores jump ahead, so that nobody waits any longer; the mesh must be made anew then.
 final class MeshLinks: Sendable {
@@ -22,11 +24,17 @@ final class MeshLinks: Sendable {
   private let mirrors: [Follower: TimelineSemaphore]
   private let state: Mutex<State>
   private let threads = DispatchGroup()
+  private let board: MeshBoard?
 
   /// - Parameters:
   ///   - sources: each device's own count.
   ///   - devices: the devices, which make the semaphores that follow them.
-  init(sources: [TimelineSemaphore], devices: [Device], followers: Set<Follower>) throws {
+  ///   - followers: none where devices wait by counts in shared memory.
+  ///   - board: those counts.
+  init(
+    sources: [TimelineSemaphore], devices: [Device], followers: Set<Follower>, board: MeshBoard? = nil
+  ) throws {
+    self.board = board
     var mirrors: [Follower: TimelineSemaphore] = [:]
     for follower in followers { mirrors[follower] = try devices[follower.observer].makeSemaphore() }
     self.mirrors = mirrors
@@ -64,6 +72,7 @@ final class MeshLinks: Sendable {
   }
 
   private func release(_ state: inout State) {
+    board?.abandon()
     for index in state.values.indices { state.values[index] += 1 << 30 }
     for (follower, mirror) in mirrors { try? mirror.signal(state.values[follower.source]) }
   }

@@ -18,6 +18,9 @@ package final class ModelRunner: StepRunner {
   package let limits: StepLimits
 
   private let recorder: PlanRecorder
+  private let signals: MeshSignals?
+  /// Called again and again while the host waits for the device; throws to end that.
+  var whileWaiting: (() throws -> Void)?
   private var slots: [Slot] = []
   /// Counts the parts of steps that are done: a step that no other device takes part in has one.
   let done: TimelineSemaphore
@@ -65,6 +68,7 @@ package final class ModelRunner: StepRunner {
       device: device, heads: program.heads, layerCount: program.layerCount,
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
     workspace = try Workspace(device: device, program: program, limits: limits)
+    signals = port?.signals
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
       chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU
@@ -86,6 +90,7 @@ package final class ModelRunner: StepRunner {
   ) throws -> StepTicket {
     try submit(
       rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, after: [],
+      drawn: nil,
       resolving: { _ in [] })
   }
 
@@ -93,22 +98,23 @@ package final class ModelRunner: StepRunner {
   ///
   /// - Parameters:
   ///   - after: what the step waits for.
+  ///   - drawn: the step that draws tokens which this one needs.
   ///   - resolving: what a part of it that waits for other devices waits for.
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
-    after: [(TimelineSemaphore, UInt64)], resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
+    after: [(TimelineSemaphore, UInt64)], drawn: UInt64?,
+    resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
   ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     return try submit(
       step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
-      after: after,
-      resolving: resolving)
+      after: after, drawn: drawn, resolving: resolving)
   }
 
   private func submit(
     _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], after: [(TimelineSemaphore, UInt64)] = [],
-    resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
+    drawn: UInt64? = nil, resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
@@ -116,6 +122,7 @@ package final class ModelRunner: StepRunner {
     plan.chain?.reset()
     let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
+    signals?.begin(slot: index, step: stepCount + 1, drawn: drawn)
     let end = partCount + UInt64(max(1, plan.parts.count))
     if let stream = model.stream {
       try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, end))
@@ -382,7 +389,11 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
-    _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+    guard let whileWaiting else {
+      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+      return
+    }
+    while try !done.wait(for: number, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {

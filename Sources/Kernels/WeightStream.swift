@@ -303,6 +303,7 @@ package final class StepRecording {
   package private(set) var parts: [Part] = []
   private let next: ((Int) throws -> CommandBuffer)?
   private let device: Device?
+  private var meetings = 0
 
   /// - Parameter next: ends the commands so far and begins those that follow the arrival of a unit; nil to record all
   ///   into `commands`.
@@ -332,6 +333,12 @@ package final class StepRecording {
   func wait(for wait: MeshWait) {
     guard !parts.isEmpty else { return }
     parts[parts.count - 1].waits.append(wait)
+  }
+
+  /// The number of the next of the step's meetings with other devices, from 1 on.
+  func nextMeeting() -> Int {
+    meetings += 1
+    return meetings
   }
 
   /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.

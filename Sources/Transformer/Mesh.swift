@@ -12,6 +12,14 @@ package struct MeshShape: Sendable, Hashable {
   package var deviceCount: Int { tensor * pipeline }
 }
 
+/// How the devices of a mesh wait for one another.
+package enum MeshPath: String, Sendable, Hashable, CaseIterable {
+  /// By counts in shared memory, which kernels look at: no host is between, and a step is one submission.
+  case flags
+  /// By timeline semaphores of the devices' own, which host threads move.
+  case threads
+}
+
 /// Which part of a model a Program is.
 package struct ModelShare: Sendable, Hashable {
   package var mesh: MeshShape

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Engine
+import Transformer
 
 /// How tokens are drawn.
 struct SamplingOptions: ParsableArguments {
@@ -98,10 +99,18 @@ struct EnginePlace: ParsableArguments {
       "Stages of consecutive layers, on devices of their own (default: 1).", valueName: "count"))
   var pipelineParallel: Int?
 
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "How devices wait for one another: flags (in shared memory) or threads (of the host); default: the faster.",
+      valueName: "path"))
+  var meshPath: MeshPath?
+
   /// Sets which devices an engine takes.
   func apply(to options: inout EngineOptions) throws {
     options.device = device
     options.devices = (devices ?? "").split(separator: ",").map(String.init)
+    options.meshPath = meshPath
     options.tensorParallel = tensorParallel ?? 1
     options.pipelineParallel = pipelineParallel ?? 1
     // Devices alone say that each layer is split over all of them.
@@ -179,3 +188,5 @@ struct MemoryBudgetOptions: ParsableArguments {
 }
 
 extension WeightsFrom: ExpressibleByArgument {}
+
+extension MeshPath: ExpressibleByArgument {}
