@@ -104,7 +104,13 @@ package final class CollectiveGroup {
     _ collective: Collective, count: Int, repetitions: Int, isChained: Bool, rank: Int
   ) throws -> [StepRecording.Part] {
     let ranks = devices.count
-    let recording = try StepRecording(sharedOn: devices[rank])
+    let begin = { [device = devices[rank]] in
+      let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+      try commands.begin()
+      return commands
+    }
+    let recording = StepRecording(try begin(), next: begin)
+    recording.commands.barrier()
     let part = count / 4 / ranks
     let span = collective.isCut ? part : count / 4
     // Some twelve of them, so that what cannot overlap at both ends is little.

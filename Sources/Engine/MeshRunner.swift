@@ -111,7 +111,9 @@ package final class MeshRunner: StepRunner {
             }
           }
         }
+        let reads = ticket.reads + made.reads
         if device == sampling { ticket = made }
+        ticket.reads = reads
       }
       for sample in samples { drawn[Int(sample.sequence)] = (sampler.partCount, sampler.stepCount) }
       return ticket
@@ -122,6 +124,7 @@ package final class MeshRunner: StepRunner {
     try checked {
       let results = try attempt(samplerIndex) { try $0.results(ticket) }
       try checkWaits()
+      for (runner, reads) in zip(runners, ticket.reads) { try runner.checkReads(reads) }
       return results
     }
   }
@@ -164,7 +167,10 @@ package final class MeshRunner: StepRunner {
     links.stop()
     try checkLost()
     let count = runners.map(\.stepCount).max() ?? 0
-    for runner in runners { runner.alignSteps(to: count) }
+    for runner in runners {
+      runner.alignSteps(to: count)
+      runner.model.stream?.recover()
+    }
     drawn = drawn.map { _ in (0, 0) }
     board?.reset()
     links = try MeshLinks(

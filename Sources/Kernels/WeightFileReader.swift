@@ -161,12 +161,16 @@ final class WeightFileReader: Sendable {
     for file in Set(request.extents.map(\.file)) { try files[file].check() }
     var pieces: [(file: Int, offset: UInt64, count: Int, place: Int)] = []
     for extent in request.extents {
-      for start in stride(from: 0, to: extent.byteCount, by: Self.pieceBytes) {
-        pieces.append(
-          (
-            extent.file, extent.offset + UInt64(start), min(Self.pieceBytes, extent.byteCount - start),
-            extent.place + start
-          ))
+      for run in 0..<extent.byteCount / max(extent.runBytes, 1) {
+        let place = extent.place + run * extent.runBytes
+        let offset = extent.offset + UInt64(run * extent.stride)
+        for start in stride(from: 0, to: extent.runBytes, by: Self.pieceBytes) {
+          pieces.append(
+            (
+              extent.file, offset + UInt64(start), min(Self.pieceBytes, extent.runBytes - start),
+              place + start
+            ))
+        }
       }
     }
     let target = Target(base: base)

@@ -87,6 +87,9 @@ struct Generate: ParsableCommand {
         throw ValidationError("--prompts writes a line of JSON for each request anyway: leave --json out")
       }
     }
+    if prompts == nil, place.mesh.dataParallel ?? 1 > 1 {
+      throw ValidationError("--data-parallel is for many requests: give a file of them with --prompts")
+    }
     if let parallel {
       guard prompts != nil else {
         throw ValidationError("--parallel is for --prompts: give a file of requests")
@@ -210,11 +213,6 @@ struct Generate: ParsableCommand {
     return .object(members)
   }
 
-  func describe(_ engine: Engine) -> String {
-    "\(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
-      + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used"
-  }
-
   private func summarise(_ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest) {
     let engine = loaded.engine
     let rate = { (value: Double) in "\(Format.decimal(value, 1)) tokens/s" }
@@ -226,7 +224,7 @@ struct Generate: ParsableCommand {
       case .length: "the context of \(Format.count(engine.contextLength, "token")) is full: raise --context"
       }
     Output.note("")
-    Output.note("device   \(describe(engine))")
+    Output.note("device   \(loaded.deviceText)")
     if let text = engine.placementText { Output.note("weights  \(text)") }
     if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
