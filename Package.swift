@@ -83,7 +83,7 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "Transformer", "VulkanRuntime", "ModelFiles"],
+      name: "EngineTests", dependencies: ["Engine", "Kernels", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",

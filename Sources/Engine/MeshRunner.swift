@@ -215,17 +215,22 @@ package final class MeshRunner: StepRunner {
       return
     }
     guard ContinuousClock.now - progress.since > patience else { return }
-    let stuck = isRecovering ? awaited : furthestBehind
+    let stuck = try isRecovering ? awaited : furthestBehind
     throw EngineError(.device, "\(name(stuck)) does not go on: it was killed, or hangs")
   }
 
-  /// The device that others wait for: the one with the smallest count.
+  /// The device that others wait for: the first of those that are least far.
   private var furthestBehind: Int {
-    guard let board else { return awaited }
-    let first = board.count(0)
-    return runners.indices.min {
-      Int32(bitPattern: board.count($0) &- first) < Int32(bitPattern: board.count($1) &- first)
-    } ?? awaited
+    get throws {
+      if let board {
+        let first = board.count(0)
+        return runners.indices.min {
+          Int32(bitPattern: board.count($0) &- first) < Int32(bitPattern: board.count($1) &- first)
+        } ?? awaited
+      }
+      let positions = try runners.map { try $0.position }
+      return positions.indices.min { positions[$0] < positions[$1] } ?? awaited
+    }
   }
 
   /// A kernel gave up waiting: what it made is worthless.

@@ -34,7 +34,8 @@ package final class ModelRunner: StepRunner {
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: Plan] = [:]
-    /// The count of parts when its last step is done.
+    /// The count of parts when its last step begins, and when it is done.
+    var start: UInt64 = 0
     var end: UInt64 = 0
     /// Logits that are read back; made when first asked for.
     var logits: Buffer?
@@ -134,11 +135,22 @@ package final class ModelRunner: StepRunner {
       }
     }
     if !batches.isEmpty { try device.computeQueue.submit(batches) }
+    slots[index].start = partCount
     partCount = end
     stepCount += 1
     slots[index].end = end
     return StepTicket(
       end: end, slot: index, outputs: step.outputs.count, reads: [model.stream?.reads ?? 0])
+  }
+
+  /// How far the device is: steps that are done, and parts of the next one.
+  var position: (steps: UInt64, parts: UInt64) {
+    get throws {
+      let count = try done.value
+      let unfinished = slots.filter { $0.end > count }
+      let parts = unfinished.map(\.start).min().map { count > $0 ? count - $0 : 0 }
+      return (stepCount - UInt64(unfinished.count), parts ?? 0)
+    }
   }
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.

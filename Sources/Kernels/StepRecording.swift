@@ -51,7 +51,7 @@ package final class StepRecording {
   }
 
   /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
-  func exchange() throws {
+  package func exchange() throws {
     guard let next else { throw KernelError.unsupported("a collective was recorded for one device alone") }
     commands.barrierToHost()
     try commands.end()

@@ -21,7 +21,7 @@ struct PipelineVariants {
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
-      + flash + normalise + outputs + combine + [chain]
+      + flash + normalise + outputs + combine + [chain, exchange, sum]
   }
 
   private var combine: [PipelineVariant] {
@@ -36,6 +36,18 @@ struct PipelineVariants {
         }
       }
     }
+  }
+
+  private var exchange: PipelineVariant {
+    PipelineVariant(
+      shader: "exchange", specialization: ExchangeKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "")
+  }
+
+  private var sum: PipelineVariant {
+    PipelineVariant(
+      shader: "sum", specialization: SumKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<SumPush>.size, text: "")
   }
 
   private var chain: PipelineVariant {
