@@ -25,8 +25,8 @@ package final class CollectiveBenchmark {
     caches = devices.map(KernelCache.init)
   }
 
-  /// What a trial finds about the paths between the devices, in a line.
-  package func trial() throws -> String { try MeshTrial(devices: devices, caches: caches, wanted: nil).text }
+  /// Which paths between the devices work.
+  package func trial() throws -> MeshTrial { try MeshTrial(devices: devices, caches: caches, wanted: nil) }
 
   /// Seconds of one operation with `byteCount` bytes of float32 for each rank, and its bytes: a whole number of quads
   /// for each rank.

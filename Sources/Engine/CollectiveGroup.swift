@@ -59,12 +59,12 @@ package final class CollectiveGroup {
     done = try devices.map { try $0.makeSemaphore() }
     parts = devices.map { _ in 0 }
     var followers: Set<MeshLinks.Follower> = []
-    for source in devices.indices where path == .threads {
+    for source in devices.indices where path != .flags {
       for observer in devices.indices where observer != source {
         followers.insert(MeshLinks.Follower(source: source, observer: observer))
       }
     }
-    links = try MeshLinks(sources: done, devices: devices, followers: followers, board: board)
+    links = try MeshLinks(path: path, sources: done, devices: devices, followers: followers, board: board)
     buffers = try devices.map { device in
       try ["inputs", "outputs"].map {
         try device.makeBuffer(
@@ -179,7 +179,8 @@ package final class CollectiveGroup {
                   links.semaphore(of: peer, on: index).map { ($0, starts[peer] + UInt64(count)) }
                 }
               },
-              signal: [(done[index], starts[index] + UInt64(number) + 1)])
+              signal: [(done[index], starts[index] + UInt64(number) + 1)]
+                + links.signals(of: index, starts[index] + UInt64(number) + 1))
           })
         parts[index] += UInt64(recording.parts[index].count)
       }
@@ -198,6 +199,13 @@ package final class CollectiveGroup {
       }
     } catch {
       links.fail(error)
+      // What was submitted comes to an end, now that nobody waits.
+      for index in devices.indices {
+        for _ in 0..<20 {
+          if (try? done[index].wait(for: parts[index], timeoutNanoseconds: 10_000_000)) != false { break }
+          links.releaseAgain()
+        }
+      }
       throw error
     }
     return (ContinuousClock.now - start) / .seconds(1) / Double(recording.repetitions)

@@ -160,6 +160,6 @@ struct MeshPlacement {
     }
     return try MeshRunner(
       runners: runners, limits: limits, board: trial.path == .flags ? layout.board(in: memory) : nil,
-      pathText: trial.text)
+      path: trial.path, pathText: trial.text)
   }
 }

@@ -12,6 +12,7 @@ package final class MeshRunner: StepRunner {
   package let depth: Int
   let runners: [ModelRunner]
   private let mesh: MeshShape
+  private let path: MeshPath
   let pathText: String
   private var links: MeshLinks
   private let followers: Set<MeshLinks.Follower>
@@ -38,7 +39,10 @@ package final class MeshRunner: StepRunner {
   ///   - runners: those of the devices, in their order.
   ///   - board: the devices' counts, if they wait by them.
   ///   - pathText: how devices wait for one another, in a line.
-  package init(runners: [ModelRunner], limits: StepLimits, board: MeshBoard?, pathText: String) throws {
+  package init(
+    runners: [ModelRunner], limits: StepLimits, board: MeshBoard?, path: MeshPath, pathText: String
+  ) throws {
+    self.path = path
     self.pathText = pathText
     self.runners = runners
     self.limits = limits
@@ -62,7 +66,8 @@ package final class MeshRunner: StepRunner {
     }
     self.followers = followers
     links = try MeshLinks(
-      sources: runners.map(\.done), devices: runners.map(\.device), followers: followers, board: board)
+      path: path, sources: runners.map(\.done), devices: runners.map(\.device), followers: followers,
+      board: board)
     for runner in runners { runner.whileWaiting = { [unowned self] in try watch() } }
   }
 
@@ -98,7 +103,8 @@ package final class MeshRunner: StepRunner {
             rows: rows, outputs: outputs, samples: samples, output: output,
             logitsOf: device == sampling ? logitsOf : [],
             after: extra + (stage == 0 && tokens.part > 0 ? wait(sampling, tokens.part) : []),
-            drawn: tokens.step > 0 ? tokens.step : nil
+            drawn: tokens.step > 0 ? tokens.step : nil,
+            signalling: { links.signals(of: device, $0) }
           ) { kind in
             switch kind {
             case .ranks(let parts):
@@ -174,7 +180,8 @@ package final class MeshRunner: StepRunner {
     drawn = drawn.map { _ in (0, 0) }
     board?.reset()
     links = try MeshLinks(
-      sources: runners.map(\.done), devices: runners.map(\.device), followers: followers, board: board)
+      path: path, sources: runners.map(\.done), devices: runners.map(\.device), followers: followers,
+      board: board)
   }
 
   // MARK: - Faults
@@ -202,7 +209,7 @@ package final class MeshRunner: StepRunner {
   /// Called while the host waits: ends that when a device failed, or all stand still.
   private func watch() throws {
     if !isRecovering, let failure = links.failure { throw failure }
-    if !isRecovering { try checkWaits() }
+    if isRecovering { links.releaseAgain() } else { try checkWaits() }
     var counts: [UInt64] = []
     for device in runners.indices where !lost.contains(device) {
       let waiting = awaited

@@ -10,6 +10,8 @@ package struct MeshTrial {
   package let path: MeshPath
   /// What was found, in a line.
   package let text: String
+  /// All paths that work, of those tried.
+  package let working: [MeshPath]
 
   private static let count = 4096
   private static let repetitions = 24
@@ -33,6 +35,7 @@ package struct MeshTrial {
         "the devices cannot work together (\(failures.joined(separator: "; "))); use another --mesh-path")
     }
     path = best.path
+    working = found.map(\.path)
     text =
       "devices wait for one another by \(best.path.rawValue); an all-reduce of 16 KB takes "
       + found.map { "\(Int(($0.seconds * 1e6).rounded())) us by \($0.path.rawValue)" }.joined(separator: ", ")

@@ -88,31 +88,33 @@ package final class ModelRunner: StepRunner {
   ) throws -> StepTicket {
     try submit(
       rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, after: [],
-      drawn: nil,
-      resolving: { _ in [] })
+      drawn: nil, signalling: { _ in [] }, resolving: { _ in [] })
   }
 
   /// The same on a device of a mesh.
   ///
   /// - Parameters:
   ///   - after: what the step waits for.
+  ///   - signalling: what it signals besides when it has done so many parts.
   ///   - drawn: the step that draws tokens which this one needs.
   ///   - resolving: what a part of it that waits for other devices waits for.
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
     after: [(TimelineSemaphore, UInt64)], drawn: UInt64?,
+    signalling: (_ parts: UInt64) -> [(TimelineSemaphore, UInt64)],
     resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
   ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     return try submit(
       step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
-      after: after, drawn: drawn, resolving: resolving)
+      after: after, drawn: drawn, signalling: signalling, resolving: resolving)
   }
 
   private func submit(
     _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], after: [(TimelineSemaphore, UInt64)] = [],
-    drawn: UInt64? = nil, resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
+    drawn: UInt64? = nil, signalling: (UInt64) -> [(TimelineSemaphore, UInt64)] = { _ in [] },
+    resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
@@ -126,12 +128,14 @@ package final class ModelRunner: StepRunner {
     for (number, part) in plan.parts.enumerated() {
       let waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
       let last = number == plan.parts.count - 1 ? last : []
-      let signal = (done, partCount + UInt64(number) + 1)
+      let count = partCount + UInt64(number) + 1
+      let others = signalling(count)
       if let stream = model.stream {
-        try stream.submit(part, waits: waits, last: last, done: signal)
+        try stream.submit(part, waits: waits, last: last, done: (done, count))
+        if !others.isEmpty { try device.computeQueue.submit([], signal: others) }
       } else {
         batches.append(
-          Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal]))
+          Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [(done, count)] + others))
       }
     }
     if !batches.isEmpty { try device.computeQueue.submit(batches) }

@@ -16,6 +16,8 @@ package struct MeshShape: Sendable, Hashable {
 package enum MeshPath: String, Sendable, Hashable, CaseIterable {
   /// By counts in shared memory, which kernels look at: no host is between, and a step is one submission.
   case flags
+  /// By timeline semaphores that logical devices of one physical device share.
+  case semaphores
   /// By timeline semaphores of the devices' own, which host threads move.
   case threads
 }

@@ -29,9 +29,9 @@ struct BenchCollectives: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "How devices wait for one another, with commas between: flags (in shared memory), threads (of the host).",
+      "How devices wait for one another, with commas between: flags (in shared memory), semaphores (of one device), threads (of the host); default: those that work.",
       valueName: "paths"))
-  var paths = "flags,threads"
+  var paths: String?
 
   @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 5
@@ -64,9 +64,10 @@ struct BenchCollectives: ParsableCommand {
     }
   }
 
-  private var chosenPaths: [MeshPath] {
+  /// Nil takes those that work.
+  private var chosenPaths: [MeshPath]? {
     get throws {
-      try paths.split(separator: ",").map { name in
+      try paths?.split(separator: ",").map { name in
         guard let path = MeshPath(rawValue: String(name)) else {
           throw ValidationError("there is no path \(name)")
         }
@@ -91,9 +92,10 @@ struct BenchCollectives: ParsableCommand {
       ])
     let benchmark = try CollectiveBenchmark(
       devices: names, pipelineDirectory: EngineOptions.usualCacheDirectory)
-    if !csv { Output.note(try benchmark.trial()) }
+    let trial = try benchmark.trial()
+    if !csv { Output.note(trial.text) }
     for operation in try chosen {
-      for path in try chosenPaths {
+      for path in try chosenPaths ?? trial.working {
         for count in bytes.counts {
           let figure = try benchmark.run(operation, byteCount: count, path: path, repetitions: repetitions) {
             if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }

@@ -122,7 +122,7 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "How devices wait for one another: flags (in shared memory) or threads (of the host); default: the faster.",
+      "How devices wait for one another: flags (in shared memory), semaphores (of one device) or threads (of the host); default: the faster.",
       valueName: "path"))
   var meshPath: MeshPath?
 
