@@ -1,6 +1,7 @@
 import Dispatch
 import Kernels
 import Synchronization
+import Transformer
 import VulkanRuntime
 
 /// How a device of a mesh learns how far another is: each has a timeline semaphore of its own that follows the other's,

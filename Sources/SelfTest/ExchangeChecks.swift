@@ -74,7 +74,7 @@ struct ExchangeChecks {
     try bench.check(name, image: image) { commands in
       try ExchangeKernel().record(commands, push: push, cache: bench.cache, traits: bench.traits)
     } compare: { outcome in
-      [Comparison(value: outcome.word(flags, line) == base &+ 3 ? 0 : 1, tolerance: 0)]
+      [Comparison("", value: outcome.word(flags, line) == base &+ 3 ? 0 : 1, tolerance: 0)]
     }
   }
 }
