@@ -135,15 +135,10 @@ struct MeshOptions: ParsableArguments {
 
   /// Sets which devices an engine takes.
   func apply(to options: inout EngineOptions) {
-    options.devices = (devices ?? "").split(separator: ",").map(String.init)
+    options.setMesh(
+      devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
+      dataParallel: dataParallel)
     options.meshPath = meshPath
-    options.tensorParallel = tensorParallel ?? 1
-    options.pipelineParallel = pipelineParallel ?? 1
-    options.dataParallel = dataParallel ?? 1
-    // Devices alone say that each layer is split over all of them.
-    if tensorParallel == nil, pipelineParallel == nil, dataParallel == nil, !options.devices.isEmpty {
-      options.tensorParallel = options.devices.count
-    }
   }
 
   func validate() throws {
