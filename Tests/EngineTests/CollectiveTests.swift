@@ -25,10 +25,10 @@ struct CollectiveTests {
     return switch collective {
     case .allReduce, .scatteredAllReduce: (0..<count).map(sum)
     case .reduceScatter: (rank * part..<(rank + 1) * part).map(sum)
-    case .allGather: inputs.flatMap { $0.prefix(part).map(Double.init) }
-    case .allToAll: inputs.flatMap { $0[rank * part..<(rank + 1) * part].map(Double.init) }
-    case .broadcast: inputs[0].map(Double.init)
-    case .sendReceive: inputs[(rank + ranks - 1) % ranks].map(Double.init)
+    case .allGather: inputs.flatMap { $0.prefix(part).map { Double($0) } }
+    case .allToAll: inputs.flatMap { $0[rank * part..<(rank + 1) * part].map { Double($0) } }
+    case .broadcast: inputs[0].map { Double($0) }
+    case .sendReceive: inputs[(rank + ranks - 1) % ranks].map { Double($0) }
     }
   }
 
