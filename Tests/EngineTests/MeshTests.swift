@@ -217,7 +217,7 @@ struct MeshTests {
         case .outOfMemory:
           throw VulkanError(kind: .outOfDeviceMemory, description: "device \(failing) is full")
         case .lost: throw VulkanError(kind: .deviceLost, description: "device \(failing) was lost")
-        case .killed: return semaphore.map { [($0, 1)] } ?? []
+        case .killed: return semaphore.map { [($0, UInt64(1))] } ?? []
         }
       }
     }
