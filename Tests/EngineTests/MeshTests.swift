@@ -205,7 +205,7 @@ struct MeshTests {
     var never: TimelineSemaphore?
     engine.withBatch { batch in
       guard let runner = batch.runner as? MeshRunner else { return }
-      runner.patience = .milliseconds(200)
+      if fault == .killed { runner.patience = .milliseconds(300) }
       let semaphore = try? runner.runners[failing].device.makeSemaphore()
       never = semaphore
       var steps = 0
