@@ -17,13 +17,16 @@ package struct ModelWorkload: Sendable {
   /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
   package var tunes: Bool
   package var overlaps: Bool
+  /// How steps are computed.
+  package var method: StepMethod
   /// Memory that may be taken.
   package var memory: MemoryOptions
 
   package init(
     prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
-    memory: MemoryOptions = MemoryOptions()
+    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions()
   ) {
+    self.method = method
     self.memory = memory
     self.prompts = prompts
     self.depths = depths
@@ -77,7 +80,8 @@ package final class ModelBenchmark {
     self.workload = workload
     let start = ContinuousClock.now
     let program = model.program
-    let usualChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
+    let kernels = benchmark.cache(for: workload.method)
+    let usualChunk = Engine.promptChunk(EngineOptions(), traits: kernels.traits)
     func limits(_ chunk: Int) -> StepLimits {
       StepLimits(
         rows: max(chunk, workload.sequences), outputs: workload.sequences, sequences: workload.sequences,
@@ -86,29 +90,34 @@ package final class ModelBenchmark {
     let weights = DeviceModel.weightBytes(of: program)
     let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
     let workspace = Workspace.byteCount(
-      program: program, limits: limits(usualChunk), traits: benchmark.traits)
+      program: program, limits: limits(usualChunk), traits: kernels.traits)
     let available = benchmark.availableMemory
     var placed: StreamedPlacement?
     if workload.memory.isGiven || weights + cache + workspace > available {
+      guard workload.method.isFast else {
+        throw BenchmarkError(
+          "unfused steps and naive products want room for all weights, \(gigabytes(weights + cache + workspace)): "
+            + "\(gigabytes(available)) are free; take a smaller model, or fewer tokens")
+      }
       // Weights that stream are brought once for all tokens of a step: the more the better.
       let wanted = workload.prompts.max() ?? 1
       placed = try StreamedPlacement(
         program: program, source: model.source, memory: workload.memory, available: available,
-        cacheBytes: cache, chunk: benchmark.traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
-        traits: benchmark.traits, limits: limits)
+        cacheBytes: cache, chunk: kernels.traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
+        traits: kernels.traits, limits: limits)
     }
     promptChunk = placed?.promptChunk ?? usualChunk
     placementText = placed.map { "\($0.weights.text); prompts in chunks of \($0.promptChunk)" }
     var loaded = 0
     try onProgress(0, weights)
     deviceModel = try DeviceModel(
-      program: program, source: model.source, cache: benchmark.cache, residency: placed?.weights.residency
+      program: program, source: model.source, cache: kernels, residency: placed?.weights.residency
     ) { bytes in
       loaded += bytes
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: benchmark.cache, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount,
+      cache: kernels, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount,
       overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }

@@ -48,10 +48,12 @@ package final class Workspace: Sendable {
     case residual, queries, scratch, partials, logits, best, counters, lastTokens
     /// Inputs of products, float32 or blocks of bytes, and the scales of blocks.
     case normed, normedScales, squares, attention, attentionScales, hidden, hiddenScales
+    /// Inputs of an unfused step's products, in blocks of bytes.
+    case quantised, quantisedScales
   }
 
-  package init(device: Device, program: Program, limits: StepLimits) throws {
-    let sizes = Sizes(program: program, limits: limits, traits: DeviceTraits(device.physical))
+  package init(device: Device, program: Program, limits: StepLimits, traits: DeviceTraits) throws {
+    let sizes = Sizes(program: program, limits: limits, traits: traits)
     self.limits = limits
     residualStride = activationStride(program.width)
     queryStride = sizes.queryStride
@@ -111,6 +113,15 @@ package final class Workspace: Sendable {
       hiddenWidth = activationStride(program.feedForwardWidth)
       scratchStride = max(
         (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
+      if !traits.method.fuses {
+        // What products leave, stacked: queries, keys and values, or gates and what they multiply.
+        scratchStride = max(
+          scratchStride, activationStride((heads.headCount + 2 * heads.kvHeadCount) * heads.headSize),
+          2 * hiddenWidth)
+      }
+      let quantisedWidth =
+        traits.method.fuses || !traits.usesByteProducts
+        ? 0 : max(activationStride(program.width), attentionWidth, hiddenWidth)
       // The device of a mesh that draws tokens has the logits of all others too.
       let share = program.share
       let vocabulary =
@@ -152,6 +163,8 @@ package final class Workspace: Sendable {
           case .attentionScales: limits.rows * attentionWidth / 16
           case .hidden: limits.rows * hiddenWidth
           case .hiddenScales: limits.rows * hiddenWidth / 16
+          case .quantised: limits.rows * quantisedWidth / 4
+          case .quantisedScales: limits.rows * quantisedWidth / 16
           case .best: limits.outputs * (vocabulary + 1)
           case .scratch: limits.rows * scratchStride
           case .partials: partials

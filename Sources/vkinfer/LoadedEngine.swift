@@ -56,6 +56,12 @@ struct LoadedEngine {
       Output.note(
         "loaded onto \(engine.deviceName) in \(Format.decimal(loadSeconds, 2)) s, with a context of "
           + "\(Format.count(engine.contextLength, "token"))")
+      let times = engine.startTimes
+      func text(_ seconds: Double) -> String { Format.decimal(seconds * 1000, 0) + " ms" }
+      Output.note(
+        "of which weights \(text(times.weights)), caches \(text(times.runner)), tuning \(text(times.tuning)), first steps "
+          + "\(text(times.steps)); \(Format.count(times.pipelines, "pipeline")) made in \(text(times.pipelineSeconds))"
+      )
     }
   }
 
