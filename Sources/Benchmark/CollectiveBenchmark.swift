@@ -22,7 +22,7 @@ package final class CollectiveBenchmark {
         instance: instance, physical: try DeviceSelection.select(spec: spec, from: instance.physicalDevices),
         pipelineCacheDirectory: pipelineDirectory)
     }
-    caches = devices.map(KernelCache.init)
+    caches = devices.map { KernelCache(device: $0) }
   }
 
   /// Which paths between the devices work.

@@ -38,7 +38,7 @@ struct CollectiveTests {
     // The second is of several segments, the last of them shorter.
     let counts = [16 * ranks, (1 << 20) / ranks / 4 * 4 * ranks + 52 * ranks]
     let group = try CollectiveGroup(
-      devices: devices, caches: devices.map(KernelCache.init), floats: counts[1], path: path)
+      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: counts[1], path: path)
     var random = SplitMix64(state: UInt64.random(in: 0 ... .max))
     for count in counts {
       let inputs = (0..<ranks).map { _ in (0..<count).map { _ in Float.random(in: -1...1, using: &random) } }
@@ -65,7 +65,7 @@ struct CollectiveTests {
   @Test func nobodyIsEarly() throws {
     let devices = try Self.devices(2)
     let group = try CollectiveGroup(
-      devices: devices, caches: devices.map(KernelCache.init), floats: 4096, path: .flags)
+      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: 4096, path: .flags)
     let recording = try group.record(.allReduce, count: 4096, repetitions: 20, isChained: true)
     for round in 0..<20 {
       for rank in 0..<2 { try group.write((0..<4096).map { Float($0 % 16 + rank + round) }, rank: rank) }
@@ -81,7 +81,7 @@ struct CollectiveTests {
   @Test func waitsEnd() throws {
     let devices = try Self.devices(2)
     let group = try CollectiveGroup(
-      devices: devices, caches: devices.map(KernelCache.init), floats: 4096, path: .flags)
+      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: 4096, path: .flags)
     let recording = try group.record(.allReduce, count: 4096)
     _ = try group.run(recording)
     let never = try devices[1].makeSemaphore()
