@@ -47,7 +47,8 @@ let package = Package(
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "Kernels", "SelfTest", "Benchmark", "ModelFiles", "Placement", "Tokenization", "Transformer",
+        "Engine", "Kernels", "SelfTest", "Benchmark", "ModelFiles", "Placement", "Tokenization",
+        "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
