@@ -53,7 +53,18 @@ struct MeshPlacement {
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
     traits = devices.map { DeviceTraits($0, method: options.method) }
-    programs = try program.shared(over: mesh)
+    let (mesh, devices, sharers) = (mesh, devices, sharers)
+    // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
+    let rooms = (0..<mesh.pipeline).map { stage in
+      (0..<mesh.tensor).map { rank in
+        let index = stage * mesh.tensor + rank
+        return options.memory.device ?? Engine.availableMemory(devices[index]) / sharers[index] / 10 * 9
+      }
+    }
+    programs = try program.shared(
+      over: mesh,
+      split: options.stageLayers.isEmpty
+        ? LayerSplit.within(rooms.map { ($0.min() ?? 0) * mesh.tensor }) : .counts(options.stageLayers))
   }
 
   /// Free memory for one device: one that is there several times shares its memory out.
@@ -158,7 +169,7 @@ struct MeshPlacement {
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
     path: MeshPath?
   ) throws -> MeshRunner {
-    let trial = try MeshTrial(devices: opened, caches: caches, wanted: path)
+    let trial = try MeshTrial(devices: opened, caches: caches, wanted: path, waitsLong: mesh.pipeline > 1)
     let depth = MeshRunner.depth(of: mesh)
     let layout = MeshLayout(programs: programs, limits: limits, slotCount: depth)
     let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096

@@ -11,7 +11,7 @@ package final class MeshRunner: StepRunner {
   package let limits: StepLimits
   package let depth: Int
   let runners: [ModelRunner]
-  private let mesh: MeshShape
+  let mesh: MeshShape
   private let path: MeshPath
   let pathText: String
   private var links: MeshLinks
@@ -28,6 +28,9 @@ package final class MeshRunner: StepRunner {
   package private(set) var lost: Set<Int> = []
   /// When each sequence's last token is drawn: parts that the sampling device has done then, and the step.
   private var drawn: [(part: UInt64, step: UInt64)]
+  /// The first step of the timeline that is noted, and a time of the host's before it.
+  var timelineStart = 0
+  let timelineOrigin = ContinuousClock.now
 
   /// What devices had done when it was last looked at, and since when that has not changed.
   private struct Progress {
@@ -72,7 +75,10 @@ package final class MeshRunner: StepRunner {
   }
 
   // Nobody may wait for a device any more.
-  deinit { links.stop() }
+  deinit {
+    for runner in runners { runner.pad?.stop() }
+    links.stop()
+  }
 
   /// Steps for how many there are stages, so that each stage has one, and those that one device has queued.
   static func depth(of mesh: MeshShape) -> Int { ModelRunner.usualDepth + mesh.pipeline - 1 }
@@ -81,7 +87,8 @@ package final class MeshRunner: StepRunner {
   private var sampler: ModelRunner { runners[samplerIndex] }
 
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int]
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int]
   ) throws -> StepTicket {
     try checked {
       // What devices leave for one another belongs to the slot.
@@ -101,7 +108,7 @@ package final class MeshRunner: StepRunner {
           let extra = try beforeSubmission?(device) ?? []
           return try runner.submit(
             rows: rows, outputs: outputs, samples: samples, output: output,
-            logitsOf: device == sampling ? logitsOf : [],
+            logitsOf: device == sampling ? logitsOf : [], statesOf: device == sampling ? statesOf : [],
             after: extra + (stage == 0 && tokens.part > 0 ? wait(sampling, tokens.part) : []),
             drawn: tokens.step > 0 ? tokens.step : nil,
             signalling: { links.signals(of: device, $0) }
@@ -136,6 +143,8 @@ package final class MeshRunner: StepRunner {
   }
 
   package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.logits(ticket, entry) }
+
+  package func state(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.state(ticket, entry) }
 
   package func readLogits(output index: Int) throws -> [Float] { try sampler.readLogits(output: index) }
 

@@ -17,9 +17,15 @@ package struct MeshTrial {
   private static let repetitions = 24
   private static let limit = Duration.milliseconds(700)
 
-  /// - Parameter wanted: the path to take; nil takes the faster of those that work.
+  /// - Parameters:
+  ///   - wanted: the path to take; nil takes the fastest of those that work.
+  ///   - waitsLong: whether devices wait for whole stages of others: kernels should not spend that time looking.
   /// - Throws: when the path that is wanted does not work.
-  package init(devices: [Device], caches: [KernelCache], wanted: MeshPath?) throws {
+  package init(
+    devices: [Device], caches: [KernelCache], wanted: MeshPath?, waitsLong: Bool = false
+  ) throws {
+    // On a CPU driver whoever looks takes the time of whoever computes.
+    let mayLook = wanted == .flags || (!waitsLong && devices.allSatisfy { $0.physical.kind != .cpu })
     var found: [(path: MeshPath, seconds: Double)] = []
     var failures: [String] = []
     for path in MeshPath.allCases where wanted == nil || path == wanted {
@@ -29,7 +35,9 @@ package struct MeshTrial {
         failures.append("\(path.rawValue): \(error)")
       }
     }
-    guard let best = found.min(by: { $0.seconds < $1.seconds }) else {
+    guard
+      let best = found.filter({ mayLook || $0.path != .flags }).min(by: { $0.seconds < $1.seconds })
+    else {
       throw EngineError(
         .device,
         "the devices cannot work together (\(failures.joined(separator: "; "))); use another --mesh-path")

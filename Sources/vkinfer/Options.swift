@@ -1,4 +1,5 @@
 import ArgumentParser
+import Benchmark
 import Engine
 import Transformer
 
@@ -122,9 +123,17 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "How devices wait for one another: flags (in shared memory), semaphores (of one device) or threads (of the host); default: the faster.",
+      "How devices wait for one another: flags (in shared memory), semaphores (of one device) or threads (of the "
+        + "host); default: the fastest.",
       valueName: "path"))
   var meshPath: MeshPath?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Layers of each pipeline stage, as 20,12 (default: what takes all stages as long, as far as memory allows).",
+      valueName: "counts"))
+  var stageLayers: CountList?
 
   @Option(
     parsing: .unconditional,
@@ -139,6 +148,7 @@ struct MeshOptions: ParsableArguments {
       devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
       dataParallel: dataParallel)
     options.meshPath = meshPath
+    options.stageLayers = stageLayers?.counts ?? []
   }
 
   func validate() throws {
