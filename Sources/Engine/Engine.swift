@@ -17,6 +17,8 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
+  /// How the devices of a mesh wait for one another; nil tries and takes the fastest.
+  package var meshPath: MeshPath?
   /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
   public var dataParallel = 1
   /// Which of them an engine is.
@@ -115,6 +117,8 @@ public final class Engine: Sendable {
   private let tunings: [LinearTuning]
   /// What each device has of the model, a line each.
   public let placementTexts: [String]
+  /// How the devices of a mesh wait for one another, in a line; nil for one device.
+  public let meshPathText: String?
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -236,7 +240,8 @@ public final class Engine: Sendable {
     }
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps)
+      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads))
+    meshPathText = (runner as? MeshRunner)?.pathText
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
     times.tuning = lap()
@@ -304,6 +309,11 @@ public final class Engine: Sendable {
   /// The same for each device of a mesh.
   public var deviceMemories: [(now: Int, peak: Int)] {
     devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
+  }
+
+  /// Devices of a mesh (their places in it) that were lost or hang: an engine made on the others works.
+  public var lostDevices: [Int] {
+    withBatch { ($0.runner as? MeshRunner)?.lost.sorted() ?? [] }
   }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.

@@ -178,6 +178,7 @@ package final class PlanRecorder {
     keepAlive(recording.commands, slot: slot)
     chain?.keepAlive(recording.commands)
     var state = RecordingState()
+    try recordWaitForTokens(recording, slot: slot)
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else if !traits.method.fuses {
@@ -195,8 +196,17 @@ package final class PlanRecorder {
       }
     }
     for part in recording.parts { keepAlive(part.commands, slot: slot) }
-    let commands = recording.commands
-    guard shape.outputs > 0, model.program.share.samples else { return }
+    if shape.outputs > 0, model.program.share.samples {
+      try recordOutputs(recording.commands, shape: shape, slot: slot, bestCount: state.bestCount)
+      onStage(nil)
+    }
+    try recordEndOfStep(recording, slot: slot)
+  }
+
+  /// What is done with the logits.
+  private func recordOutputs(
+    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, bestCount: Int
+  ) throws {
     var push = SamplePush()
     push.logits = workspace.address(.logits)
     push.step = slot.stepAddress
@@ -207,11 +217,10 @@ package final class PlanRecorder {
     push.vocabulary = UInt32(model.program.vocabularySize)
     push.logits_stride = UInt32(workspace.logitsStride)
     push.best = workspace.address(.best)
-    push.best_count = UInt32(state.bestCount)
+    push.best_count = UInt32(bestCount)
     try shape.output.record(
       commands, push: push, outputCount: shape.outputs, cache: cache, traits: traits)
     commands.dispatchBarrier()
-    onStage(nil)
     commands.barrierToHost()
   }
 

@@ -58,6 +58,8 @@ extension KernelCache.Variant {
     ],
     "read": ["threads", "loads"],
     "repack": ["threads"],
+    "exchange": ["threads", "patience"],
+    "sum": ["threads"],
     "sample": ["threads", "subgroups"],
     "score": ["threads", "subgroups"],
   ]

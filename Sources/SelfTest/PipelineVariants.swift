@@ -23,7 +23,7 @@ struct PipelineVariants {
     TensorType.allCases.flatMap {
       [repack($0), random($0)] + embed($0) + linear($0) + naive($0) + matrix($0)
     } + attention
-      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain]
+      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum]
   }
 
   private var cacheWrite: [PipelineVariant] {
@@ -49,6 +49,18 @@ struct PipelineVariants {
         }
       }
     }
+  }
+
+  private var exchange: PipelineVariant {
+    PipelineVariant(
+      shader: "exchange", specialization: ExchangeKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "")
+  }
+
+  private var sum: PipelineVariant {
+    PipelineVariant(
+      shader: "sum", specialization: SumKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<SumPush>.size, text: "")
   }
 
   private var chain: PipelineVariant {

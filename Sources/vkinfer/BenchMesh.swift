@@ -112,6 +112,8 @@ struct BenchMesh: ParsableCommand {
     options.groups = groups
     options.flushes = flush
     options.stageDelay = stageDelay
+    // Where devices wait within parts of a step, the timeline takes that for work.
+    if plan || svg != nil, options.meshPath == nil { options.meshPath = .threads }
     guard !(plan || svg != nil) || options.tensorParallel * options.pipelineParallel > 1 else {
       throw ValidationError(
         "--plan and --svg are for several devices: use --tensor-parallel or --pipeline-parallel")

@@ -239,6 +239,40 @@ struct RowsPush {
   U32 reserved;
 };
 
+// Words between what devices write for one another: no two share a cache line of anyone's.
+#define FLAG_WORDS 32u
+// Words that the host writes for each step of a device of a mesh.
+#define MESH_STEP_WORDS 4u
+#define MESH_STEP_BASE 0u            // the count from which the step's own counts go on
+#define MESH_STEP_DRAWN 1u           // the count of the device that draws tokens when those that the step needs are there,
+#define MESH_STEP_NEEDS_DRAWN 2u     // if it needs any
+
+// Tells other devices how far this one is, and waits for them (Shaders/mesh/exchange.comp). Counts go round at 2^32.
+struct ExchangePush {
+  GPU_POINTER(Counters) flags;       // [device + 1][FLAG_WORDS] in shared memory: counts, then who gave up, if anyone
+  GPU_POINTER(Counters) step;        // MESH_STEP_WORDS words
+  U32 own;                           // this device
+  U32 reached;                       // its count from now on, above the step's base; 0 changes nothing
+  U32 first;                         // devices that it waits for
+  U32 count;
+  U32 wanted;                        // their count, above the step's base; 0: the count in MESH_STEP_DRAWN
+  U32 device_count;
+};
+
+// What devices have left, added up (Shaders/mesh/sum.comp); sizes are in quads of 16 bytes.
+struct SumPush {
+  GPU_POINTER(Floats4) parts;        // [rank][rank_stride] in shared memory
+  GPU_POINTER(Floats4) own;          // this device's own part, in its own memory
+  GPU_POINTER(Floats4Out) sum;
+  GPU_POINTER(Floats4Out) copy;      // the sum once more, where `copies` is not 0
+  U32 quads;
+  U32 rank_stride;
+  U32 first;                         // ranks whose parts are added, in this order
+  U32 count;
+  U32 rank;                          // whose part is `own`
+  U32 copies;
+};
+
 // What the microbenchmarks read and write (Shaders/bench).
 struct TransferPush {
   GPU_POINTER(Quads) source;

@@ -14,6 +14,7 @@
   X(vkGetPhysicalDeviceFeatures2) \
   X(vkGetPhysicalDeviceMemoryProperties2) \
   X(vkGetPhysicalDeviceQueueFamilyProperties2) \
+  X(vkGetPhysicalDeviceExternalSemaphoreProperties) \
   X(vkEnumerateDeviceExtensionProperties) \
   X(vkCreateDevice) \
   X(vkGetDeviceProcAddr)
@@ -71,6 +72,8 @@
 
 #define VULKAN_DEVICE_EXTENSION_FUNCTIONS(X) \
   X(vkGetMemoryHostPointerPropertiesEXT) \
+  X(vkGetSemaphoreFdKHR) \
+  X(vkImportSemaphoreFdKHR) \
   X(vkSetDebugUtilsObjectNameEXT) \
   X(vkGetPipelineExecutablePropertiesKHR) \
   X(vkGetPipelineExecutableStatisticsKHR)
