@@ -75,7 +75,8 @@ final class Batch: @unchecked Sendable {
     inFlight = []
     scheduler = Scheduler(
       limits: scheduler.limits,
-      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens))
+      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens),
+      hostPageCount: scheduler.hostPageCount)
     let failed = requests.values
     requests = [:]
     for request in failed { request.onEvent(.failed(error)) }
@@ -107,6 +108,7 @@ final class Batch: @unchecked Sendable {
     var samples: [SampleParameters] = []
     var draws: [Draw] = []
     var logitsOutputs: [Int] = []
+    try runner.movePages(scheduler.takeMoves())
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
       guard let request = requests[part.id]?.request else { continue }

@@ -40,8 +40,8 @@ public struct EngineOptions: Sendable {
   public var overlaps = true
   /// Memory that may be taken.
   public var memory = MemoryOptions()
-  /// Called before each read of weights while the model runs; throws to make it fail.
-  package var readFault: (@Sendable () throws -> Void)?
+  /// How weights are read from a file while the model runs.
+  package var reading = ReadOptions()
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
   /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
   public var pacesPrompts = false
@@ -84,6 +84,7 @@ public final class Engine: Sendable {
   private let turn = Mutex(())
   private let devices: [Device]
   private let tunings: [LinearTuning]
+  private let streams: [WeightStream]
   /// What each device has of the model, a line each.
   public let placementTexts: [String]
   private let instance: VulkanInstance
@@ -180,12 +181,13 @@ public final class Engine: Sendable {
     let models = try zip(placement.programs, caches).map { program, cache in
       try DeviceModel(
         program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
-        readFault: options.readFault
+        reading: options.reading
       ) { bytes in
         loaded += bytes
         try onProgress(.weights(loaded: min(loaded, total), total: total))
       }
     }
+    streams = models.compactMap(\.stream)
     let pageCount =
       streamed != nil
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
@@ -206,7 +208,9 @@ public final class Engine: Sendable {
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
         mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)), groups: options.pipelineParallel),
-      pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
+      pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
+      hostPageCount: Engine.hostPageCount(
+        options, pages: pageCount, plans: plans, weights: streamed?.weights.hostBytes ?? 0))
     batch = Batch(
       runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts)
   }
@@ -231,6 +235,17 @@ public final class Engine: Sendable {
   public var deviceMemories: [(now: Int, peak: Int)] {
     devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
   }
+
+  /// What streams to each device that has not all its weights, how fast link and disk are, and what they did so far;
+  /// empty where all weights are on their devices.
+  package var streaming: [StreamFigures] { withBatch { _ in streams.map(\.figures) } }
+
+  /// Watches what those devices wait for, until the watches are ended.
+  package func watchStreams() -> [StreamWatch] { streams.map { $0.watch() } }
+
+  /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
+  /// in bytes.
+  public var peakPinnedMemory: Int { devices.reduce(0) { $0 + $1.peakHostBytes } }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
@@ -279,6 +294,17 @@ public final class Engine: Sendable {
     // A layer's pages lie in one allocation.
     let most = Int(clamping: device.capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: program.heads)
     return max(least, min(wanted, room, most))
+  }
+
+  /// Pages that go to host memory when the cache has no room for all that runs: what is missing, as far as half of the
+  /// host memory that `weights` bytes leave has room for it.
+  private static func hostPageCount(
+    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], weights: Int
+  ) -> Int {
+    let missing = Engine.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
+    let pageBytes = plans.reduce(0) { $0 + $1.cachePerToken } * KVCache.pageTokens
+    let room = (options.memory.budget(available: 0).host - weights) / 2
+    return max(0, min(missing, room / max(pageBytes, 1)))
   }
 
   /// What a run needs on a device, in bytes.

@@ -54,13 +54,18 @@ package struct StreamLayout: Sendable {
     package var extents: [Extent] = []
   }
 
-  /// Rows of a tensor in a file.
+  /// Rows of a tensor in a file, or some columns of them.
   package struct Extent: Sendable, Hashable {
     package var file: Int
     package var offset: UInt64
+    /// One behind the other in the unit.
     package var byteCount: Int
     /// From the start of the unit.
     package var place: Int
+    /// Bytes that are read at a time, and those from the start of one run to that of the next: of all rows, or where
+    /// only some columns are wanted of each.
+    package var runBytes: Int
+    package var stride: Int
   }
 
   package struct Unit: Sendable {
@@ -77,9 +82,14 @@ package struct StreamLayout: Sendable {
   package private(set) var units: [Unit] = []
   /// Bytes of the area where a unit from the file is unpacked.
   package private(set) var unpackedBytes = 0
+  /// Whether the next member must not be copied with the one before.
+  private var startsUnit = false
 
   package init(program: Program, residency: WeightResidency, source: any TensorSource) throws {
-    for (index, stage) in program.stages.enumerated() where residency.streams(stage, index) {
+    for (index, stage) in program.stages.enumerated() {
+      // Where devices meet, commands end: a unit is computed with by one part of a step only.
+      if case .collective = stage { startsUnit = true }
+      guard residency.streams(stage, index) else { continue }
       let isForLogits = if case .logits = stage { true } else { false }
       for whole in stage.matrixSpecs(rowInterleave: residency.rowInterleave) {
         // What the host has to widen cannot be unpacked on the device.
@@ -113,12 +123,19 @@ package struct StreamLayout: Sendable {
         guard let tensor = source.tensor(part.slice.tensor), !source.paths.isEmpty else {
           throw KernelError.unsupported("tensor \(part.slice.tensor) is in no file to be read from")
         }
-        let bytes = part.slice.rows.count * tensor.rowBytes
+        let (type, columns) = (part.slice.type, part.slice.columns)
+        let rowBytes = columns.count / type.blockSize * type.blockBytes
+        let bytes = part.slice.rows.count * rowBytes
+        let start =
+          part.slice.rows.lowerBound * tensor.rowBytes + columns.lowerBound / type.blockSize * type.blockBytes
+        let offset = tensor.offset + UInt64(start)
+        // Reads that pass the page cache by are of whole pages: bytes stand in the unit as they do in those.
+        let place = byteCount + Int(offset % UInt64(Self.pageBytes))
         extents.append(
           Extent(
-            file: tensor.file, offset: tensor.offset + UInt64(part.slice.rows.lowerBound * tensor.rowBytes),
-            byteCount: bytes, place: byteCount))
-        byteCount += Self.aligned(bytes + 8)
+            file: tensor.file, offset: offset, byteCount: bytes, place: place,
+            runBytes: rowBytes == tensor.rowBytes ? bytes : rowBytes, stride: tensor.rowBytes))
+        byteCount = (place + bytes + 8 + Self.pageBytes - 1) / Self.pageBytes * Self.pageBytes
       }
     }
     byteCount = Self.aligned(byteCount)
@@ -127,12 +144,13 @@ package struct StreamLayout: Sendable {
     }
     var last = units.last
     if let unit = last,
-      unit.tier != tier || unit.isForLogits != isForLogits
+      startsUnit || unit.tier != tier || unit.isForLogits != isForLogits
         || unit.byteCount + byteCount > residency.unitBytes
         || unpackedEnd(unit) + spec.byteCount > residency.unitBytes
     {
       last = nil
     }
+    startsUnit = false
     if last == nil {
       units.append(
         Unit(members: members.count..<members.count, tier: tier, isForLogits: isForLogits))
@@ -148,6 +166,9 @@ package struct StreamLayout: Sendable {
     units[unit].byteCount += byteCount
     if let unpacked { unpackedBytes = max(unpackedBytes, unpacked + Self.aligned(spec.byteCount)) }
   }
+
+  /// What direct reads of files are multiples of, in the file and in memory.
+  static let pageBytes = 4096
 
   private static func aligned(_ count: Int) -> Int { (count + 255) / 256 * 256 }
 

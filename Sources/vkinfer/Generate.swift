@@ -132,14 +132,19 @@ struct Generate: ParsableCommand {
     if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 
+    let before = loaded.engine.streaming
+    let watches = verbose ? loaded.engine.watchStreams() : []
     let result = try stream(request, on: loaded.engine)
+    let activities = zip(watches, zip(before, loaded.engine.streaming)).map { watch, figures in
+      StreamText.activity(from: figures.0, to: figures.1, watch.end())
+    }
     loaded.savePipelines(verbose: verbose)
     if json {
       try Output.write(report(result, loaded, sampling: request.sampling).text + "\n")
     } else if let last = result.text.utf8.last, last != 0x0A {
       try Output.write("\n")
     }
-    if !quiet { summarise(result, loaded, request) }
+    if !quiet { summarise(result, loaded, request, activities: activities) }
     try loaded.checkValidation()
     if result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
   }
@@ -214,7 +219,10 @@ struct Generate: ParsableCommand {
       + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used"
   }
 
-  private func summarise(_ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest) {
+  /// - Parameter activities: what link and disk did meanwhile, for each device that weights stream to.
+  private func summarise(
+    _ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest, activities: [String]
+  ) {
     let engine = loaded.engine
     let rate = { (value: Double) in "\(Format.decimal(value, 1)) tokens/s" }
     let ending =
@@ -227,6 +235,8 @@ struct Generate: ParsableCommand {
     Output.note("")
     Output.note("device   \(describe(engine))")
     if let text = engine.placementText { Output.note("weights  \(text)") }
+    for text in StreamText.predictions(engine.streaming) { Output.note("stream   \(text)") }
+    for text in activities { Output.note("busy     \(text)") }
     if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(
