@@ -102,10 +102,14 @@ extension RequestWorkload {
   ///
   /// What the first steps need is compiled before: so many requests as run at a time, a few tokens each.
   ///
-  /// - Parameter onProgress: called after each step with the tokens generated so far; throwing stops.
-  package func run(on engine: Engine, onProgress: (_ done: Int) throws -> Void) throws -> RequestFigures {
-    let warm = min(engine.maxSequences, requests.count)
-    let vocabulary = engine.model.program.vocabularySize
+  /// - Parameters:
+  ///   - parallel: requests that run at a time.
+  ///   - vocabulary: tokens that the model knows.
+  ///   - onProgress: called after each step with the tokens generated so far; throwing stops.
+  package func run(
+    on engine: any RequestServer, parallel: Int, vocabulary: Int, onProgress: (_ done: Int) throws -> Void
+  ) throws -> RequestFigures {
+    let warm = min(parallel, requests.count)
     _ = try generate(
       prompts(vocabulary: vocabulary, salt: 1).prefix(warm), on: engine,
       outputs: requests.prefix(warm).map { min($0.output, 8) }, onProgress: { _ in try onProgress(0) })
@@ -115,7 +119,8 @@ extension RequestWorkload {
   }
 
   private func generate(
-    _ prompts: ArraySlice<[Int32]>, on engine: Engine, outputs: [Int], onProgress: (Int) throws -> Void
+    _ prompts: ArraySlice<[Int32]>, on engine: any RequestServer, outputs: [Int],
+    onProgress: (Int) throws -> Void
   ) throws -> RequestFigures {
     let times = TokenTimes(count: outputs.count)
     let start = ContinuousClock.now

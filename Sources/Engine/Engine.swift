@@ -16,6 +16,10 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
+  /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
+  public var dataParallel = 1
+  /// Which of them an engine is.
+  package var replica = 0
   /// Tokens of prompt and text together; nil takes what the model was trained for, as far as memory allows.
   public var contextLength: Int?
   /// Tokens of all requests together whose keys and values are kept: at least a context's. nil takes what the requests
@@ -130,37 +134,33 @@ public final class Engine: Sendable {
     }
     let limits: (Int) -> StepLimits
     let plans: [MemoryPlan]
-    var streamed: StreamedPlacement?
+    var streamed: [StreamedPlacement]?
     let traits = placement.traits[0]
-    let available = placement.availableMemory(0)
-    let whole = Engine.memoryPlan(
-      program: program, contextLength: requested,
-      limits: Engine.stepLimits(options, context: requested, traits: traits), traits: traits)
+    let wholes = placement.programs.indices.map { index in
+      Engine.memoryPlan(
+        program: placement.programs[index], contextLength: requested,
+        limits: Engine.stepLimits(options, context: requested, traits: traits),
+        traits: placement.traits[index])
+    }
+    let fits = wholes.enumerated().allSatisfy { index, whole in
+      whole.weights + whole.workspace < placement.availableMemory(index)
+    }
     // As long as weights fit, contexts are shortened; only then do weights stream.
-    if count > 1 || (!options.memory.isGiven && whole.weights + whole.workspace < available) {
-      guard !options.memory.isGiven else {
-        throw EngineError(
-          .option, "weights cannot stream where several devices share a model: use one device")
-      }
+    if !options.memory.isGiven, fits {
       plans = try placement.plans(
         contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
       ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
     } else {
       if !givesChunk { options.promptChunk = nil }
-      let placed = try Engine.placeStreamed(
-        options, whole: whole, model: model, available: available, traits: traits)
+      let placed = try placement.streamed(&options, wholes: wholes, source: model.source)
       streamed = placed
-      options.promptChunk = placed.promptChunk
-      options.cacheTokens =
-        options.cacheTokens
-        ?? Engine.streamedCacheTokens(options, whole: whole, available: available)
-      plans = [whole]
+      plans = wholes
     }
     limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
     contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
-    placementText = streamed?.weights.text
-    streamedBytes = streamed?.weights.copiedBytes ?? 0
+    placementText = streamed.map { MeshPlacement.text($0.map(\.weights)) }
+    streamedBytes = streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0
     maxSequences = options.maxSequences
 
     devices = try placement.devices.map { [instance] in
@@ -178,10 +178,10 @@ public final class Engine: Sendable {
     let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
     try onProgress(.weights(loaded: 0, total: total))
-    let models = try zip(placement.programs, caches).map { program, cache in
+    let models = try placement.programs.indices.map { index in
       try DeviceModel(
-        program: program, source: model.source, cache: cache, residency: streamed?.weights.residency,
-        reading: options.reading
+        program: placement.programs[index], source: model.source, cache: caches[index],
+        residency: streamed?[index].weights.residency, reading: options.reading
       ) { bytes in
         loaded += bytes
         try onProgress(.weights(loaded: min(loaded, total), total: total))
@@ -210,7 +210,8 @@ public final class Engine: Sendable {
         mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)), groups: options.pipelineParallel),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
       hostPageCount: Engine.hostPageCount(
-        options, pages: pageCount, plans: plans, weights: streamed?.weights.hostBytes ?? 0))
+        options, pages: pageCount, plans: plans,
+        weights: streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
     batch = Batch(
       runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts)
   }
@@ -280,7 +281,7 @@ public final class Engine: Sendable {
       pagesPerSequence: pages(forTokens: context))
   }
 
-  private static func pages(forTokens tokens: Int) -> Int {
+  static func pages(forTokens tokens: Int) -> Int {
     (tokens + KVCache.pageTokens - 1) / KVCache.pageTokens
   }
 
@@ -316,35 +317,6 @@ public final class Engine: Sendable {
       weights: DeviceModel.weightBytes(of: program), cachePerToken: pageBytes / KVCache.pageTokens,
       contextLength: contextLength,
       workspace: Workspace.byteCount(program: program, limits: limits, traits: traits))
-  }
-
-  /// Where weights are, if the device may have no room for all.
-  private static func placeStreamed(
-    _ options: EngineOptions, whole: MemoryPlan, model: LanguageModel, available: Int, traits: DeviceTraits
-  ) throws -> StreamedPlacement {
-    let tokens = options.cacheTokens ?? streamedCacheTokens(options, whole: whole, available: available)
-    let pages = pages(forTokens: max(tokens, whole.contextLength))
-    // Weights that stream are brought once for all tokens of a step: the more the better.
-    let usual = promptChunk(options, traits: traits)
-    let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
-    return try StreamedPlacement(
-      program: model.program, source: model.source, memory: options.memory, available: available,
-      cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
-      traits: traits
-    ) { chunk in
-      var options = options
-      options.promptChunk = chunk
-      return stepLimits(options, context: whole.contextLength, traits: traits)
-    }
-  }
-
-  /// Tokens of the cache where weights stream: what all sequences may need, within a quarter of the memory.
-  private static func streamedCacheTokens(
-    _ options: EngineOptions, whole: MemoryPlan, available: Int
-  ) -> Int {
-    let wanted = whole.contextLength * options.maxSequences
-    let share = options.memory.budget(available: available).device / 4
-    return max(whole.contextLength, min(wanted, share / max(whole.cachePerToken, 1)))
   }
 
   /// Free device memory, less a reserve for the driver and staging.

@@ -1,4 +1,5 @@
 import Kernels
+import ModelFiles
 import Placement
 import Transformer
 import VulkanRuntime
@@ -9,6 +10,8 @@ struct MeshPlacement {
   let devices: [PhysicalDevice]
   let traits: [DeviceTraits]
   let programs: [Program]
+  /// How many share each device's memory.
+  private let sharers: [Int]
 
   /// - Throws: devices that are not there, or a mesh that the model cannot be split over.
   init(_ options: EngineOptions, program: Program, instance: VulkanInstance) throws {
@@ -17,23 +20,31 @@ struct MeshPlacement {
       throw EngineError(.option, "\(tensor) x \(pipeline) devices are not possible: use 1 to 64 of each")
     }
     mesh = MeshShape(tensor: tensor, pipeline: pipeline)
+    let wanted = mesh.deviceCount * options.dataParallel
     let specs =
       options.devices.isEmpty
-      ? [String?](repeating: options.device, count: mesh.deviceCount) : options.devices.map { $0 }
-    guard specs.count == mesh.deviceCount else {
+      ? [String?](repeating: options.device, count: wanted) : options.devices.map { $0 }
+    guard specs.count == wanted else {
       throw EngineError(
         .option,
-        "\(specs.count) devices are given for a tensor-parallel \(tensor) times pipeline-parallel \(pipeline) mesh, which "
-          + "has \(mesh.deviceCount): name as many, or none to use one several times")
+        "\(specs.count) devices are given, but tensor-parallel \(tensor) times pipeline-parallel \(pipeline)"
+          + (options.dataParallel > 1 ? " times data-parallel \(options.dataParallel)" : "")
+          + " takes \(wanted): name as many, or none to use one several times")
     }
-    devices = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
+    let all = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
+    let first = options.replica * mesh.deviceCount
+    devices = Array(all[first..<first + mesh.deviceCount])
+    // What engines before this one took shows in the budget, where there is one.
+    sharers = devices.map { device in
+      all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
+    }
     traits = devices.map(DeviceTraits.init)
     programs = try program.shared(over: mesh)
   }
 
   /// Free memory for one device: one that is there several times shares its memory out.
   func availableMemory(_ index: Int) -> Int {
-    Engine.availableMemory(devices[index]) / devices.count { $0.index == devices[index].index }
+    Engine.availableMemory(devices[index]) / sharers[index]
   }
 
   /// Where memory goes on each device, with the context that fits all of them.
@@ -49,6 +60,59 @@ struct MeshPlacement {
     let shortest = plans.map(\.contextLength).min() ?? contextLength
     for index in plans.indices { plans[index].contextLength = shortest }
     return plans
+  }
+
+  /// Where weights are, if devices may have no room for all; each device has as much memory as the options say, and an
+  /// equal share of the host's.
+  ///
+  /// - Parameters:
+  ///   - options: chunks of prompts and the cache, which are the same for all, are set.
+  ///   - wholes: what a run would need with all weights on their devices.
+  func streamed(
+    _ options: inout EngineOptions, wholes: [MemoryPlan], source: any TensorSource
+  ) throws -> [StreamedPlacement] {
+    // What all sequences may need, within a quarter of each device's memory.
+    let tokens = wholes.indices.map { index in
+      let (whole, budget) = (wholes[index], options.memory.budget(available: availableMemory(index)))
+      return max(
+        whole.contextLength,
+        min(
+          whole.contextLength * options.maxSequences, budget.device / 4 / max(whole.cachePerToken, 1)))
+    }
+    options.cacheTokens = options.cacheTokens ?? tokens.min()
+    while true {
+      let placed = try wholes.indices.map { try streamed($0, options, whole: wholes[$0], source: source) }
+      let chunk = placed.map(\.promptChunk).min() ?? 1
+      options.promptChunk = chunk
+      if placed.allSatisfy({ $0.promptChunk == chunk }) { return placed }
+    }
+  }
+
+  private func streamed(
+    _ index: Int, _ options: EngineOptions, whole: MemoryPlan, source: any TensorSource
+  ) throws -> StreamedPlacement {
+    let (available, traits) = (availableMemory(index), traits[index])
+    let pages = Engine.pages(forTokens: max(options.cacheTokens ?? 0, whole.contextLength))
+    // Weights that stream are brought once for all tokens of a step: the more the better.
+    let usual = Engine.promptChunk(options, traits: traits)
+    let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
+    var memory = options.memory
+    memory.host = memory.budget(available: available).host / devices.count
+    return try StreamedPlacement(
+      program: programs[index], source: source, memory: memory, available: available,
+      cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
+      traits: traits
+    ) { chunk in
+      var options = options
+      options.promptChunk = chunk
+      return Engine.stepLimits(options, context: whole.contextLength, traits: traits)
+    }
+  }
+
+  /// Where the weights of all devices are, in a line.
+  static func text(_ weights: [WeightPlacement]) -> String {
+    guard weights.count > 1 else { return weights[0].text }
+    return weights.enumerated().map { "device \($0): \($1.text)" }.joined(separator: "; ")
   }
 
   /// A line for each device: what it has of the model.

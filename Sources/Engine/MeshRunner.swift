@@ -84,7 +84,9 @@ package final class MeshRunner: StepRunner {
             wait((stage - 1) * mesh.tensor, runners[(stage - 1) * mesh.tensor].partCount)
           }
         }
+        let reads = ticket.reads + made.reads
         if device == sampling { ticket = made }
+        ticket.reads = reads
       }
       for sample in samples { drawn[Int(sample.sequence)] = sampler.partCount }
       return ticket
@@ -96,6 +98,7 @@ package final class MeshRunner: StepRunner {
       while try !sampler.done.wait(for: ticket.end, timeoutNanoseconds: 100_000_000) {
         if let failure = links.failure { throw failure }
       }
+      for (runner, reads) in zip(runners, ticket.reads) { try runner.checkReads(reads) }
       return try sampler.results(ticket)
     }
   }
@@ -136,7 +139,10 @@ package final class MeshRunner: StepRunner {
     try drain()
     links.stop()
     let count = runners.map(\.stepCount).max() ?? 0
-    for runner in runners { runner.alignSteps(to: count) }
+    for runner in runners {
+      runner.alignSteps(to: count)
+      runner.model.stream?.recover()
+    }
     drawn = drawn.map { _ in 0 }
     links = try MeshLinks(sources: runners.map(\.done), devices: runners.map(\.device), followers: followers)
   }

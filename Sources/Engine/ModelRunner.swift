@@ -38,11 +38,8 @@ package final class ModelRunner: StepRunner {
     var logits: Buffer?
   }
 
-  /// A step as it was recorded: commands, and those that follow the arrival of weights that stream; or the parts of a
-  /// step that other devices take part in.
+  /// A step as it was recorded: one part, or where other devices take part one for each time that they are waited for.
   private struct Plan {
-    var first: CommandBuffer
-    var units: [(unit: Int, commands: CommandBuffer)]
     var parts: [StepRecording.Part]
     var chain: StageChain?
   }
@@ -118,25 +115,25 @@ package final class ModelRunner: StepRunner {
     plan.chain?.reset()
     let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
     slots[index].step.write(step)
-    let end = partCount + UInt64(max(1, plan.parts.count))
-    if let stream = model.stream {
-      try stream.submit(first: plan.first, units: plan.units, last: last, done: (done, end))
-    } else if plan.parts.isEmpty {
-      try device.computeQueue.submit([plan.first] + last, wait: [], signal: [(done, end)])
-    } else {
-      var batches = plan.parts.enumerated().map { number, part in
-        Queue.Batch(
-          commandBuffers: [part.commands], wait: (number == 0 ? after : []) + part.waits.flatMap(resolving),
-          signal: [(done, partCount + UInt64(number) + 1)])
+    let end = partCount + UInt64(plan.parts.count)
+    var batches: [Queue.Batch] = []
+    for (number, part) in plan.parts.enumerated() {
+      let waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
+      let last = number == plan.parts.count - 1 ? last : []
+      let signal = (done, partCount + UInt64(number) + 1)
+      if let stream = model.stream {
+        try stream.submit(part, waits: waits, last: last, done: signal)
+      } else {
+        batches.append(
+          Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal]))
       }
-      batches[batches.count - 1].commandBuffers += last
-      try device.computeQueue.submit(batches)
     }
+    if !batches.isEmpty { try device.computeQueue.submit(batches) }
     partCount = end
     stepCount += 1
     slots[index].end = end
     return StepTicket(
-      end: end, slot: index, outputs: step.outputs.count, reads: model.stream?.reads ?? 0)
+      end: end, slot: index, outputs: step.outputs.count, reads: [model.stream?.reads ?? 0])
   }
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
@@ -148,7 +145,7 @@ package final class ModelRunner: StepRunner {
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
   package func results(_ ticket: StepTicket) throws -> [UInt32] {
     try wait(for: ticket.end)
-    try model.stream?.check(reads: ticket.reads)
+    try checkReads(ticket.reads[0])
     guard !slots[ticket.slot].step.isAbandoned else {
       throw EngineError(
         .device,
@@ -157,6 +154,9 @@ package final class ModelRunner: StepRunner {
     }
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
+
+  /// Throws what went wrong with one of the first `count` reads of weights that stream.
+  func checkReads(_ count: UInt64) throws { try model.stream?.check(reads: count) }
 
   /// The logits of the output that was entry `entry` of `logitsOf`, once the step is done and as long as its results.
   package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] {
@@ -414,28 +414,26 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    let recording =
-      recorder.isShared ? try StepRecording(sharedOn: device) : try localRecording()
-    let first = recording.commands
+    let recording = try makeRecording()
     let chain = try recorder.makeChain(shape)
     try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
     try recording.commands.end()
-    let plan = Plan(first: first, units: recording.units, parts: recording.parts, chain: chain)
+    let plan = Plan(parts: recording.parts, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }
 
-  /// A recording of commands that follow the arrival of weights, where these stream.
-  private func localRecording() throws -> StepRecording {
+  private func makeRecording() throws -> StepRecording {
     func begin() throws -> CommandBuffer {
       let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
       try commands.begin()
       return commands
     }
-    return StepRecording(try begin()) { [model, cache, traits] unit in
-      let commands = try begin()
+    let first = try begin()
+    // What other devices have written is host memory to this one.
+    if recorder.isShared { first.barrier() }
+    return StepRecording(first, next: begin) { [model, cache, traits] unit, commands in
       try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
-      return commands
     }
   }
 }

@@ -7,8 +7,8 @@ package struct StepTicket: Sendable {
   var end: UInt64
   var slot: Int
   var outputs: Int
-  /// Reads of weights that stream, up to its own.
-  var reads: UInt64 = 0
+  /// Reads of weights that stream, up to its own, on each device.
+  var reads: [UInt64] = []
 }
 
 /// Runs steps of a model, on one device or on many; does not decide what is in them. Steps run in the order in which

@@ -78,10 +78,12 @@ struct ReadWorker {
       for file in Set(extents.map(\.file)) { try files[file].check() }
       let base = bases[Int(number % UInt64(bases.count))]
       for extent in extents {
+        // Whole pages would overwrite what other runs have brought.
+        let isWhole = extent.runBytes == extent.byteCount
         for run in 0..<extent.byteCount / max(extent.runBytes, 1) {
           let pieces = cut(
             number: number, file: extent.file, offset: extent.offset + UInt64(run * extent.stride),
-            byteCount: extent.runBytes, to: base + extent.place + run * extent.runBytes)
+            byteCount: extent.runBytes, to: base + extent.place + run * extent.runBytes, mayPad: isWhole)
           unit.open += pieces.count
           waiting += pieces
         }
@@ -126,8 +128,11 @@ struct ReadWorker {
   }
 
   /// Cuts a run of bytes where pieces of the file end, so that no two direct reads share a page.
+  ///
+  /// - Parameter mayPad: whether what shares a page with the run may be read too, to the place beside it.
   private func cut(
-    number: UInt64, file: Int, offset: UInt64, byteCount: Int, to target: UnsafeMutableRawPointer
+    number: UInt64, file: Int, offset: UInt64, byteCount: Int, to target: UnsafeMutableRawPointer,
+    mayPad: Bool
   ) -> [Piece] {
     var pieces: [Piece] = []
     var done = 0
@@ -135,8 +140,7 @@ struct ReadWorker {
       let start = offset + UInt64(done)
       let count = min(byteCount - done, Self.pieceBytes - Int(start % UInt64(Self.pieceBytes)))
       let lead = Int(start % UInt64(StreamLayout.pageBytes))
-      // Columns of rows lie anywhere in memory.
-      let isAligned = Int(bitPattern: target + done - lead) % StreamLayout.pageBytes == 0
+      let isAligned = mayPad && Int(bitPattern: target + done - lead) % StreamLayout.pageBytes == 0
       pieces.append(
         Piece(
           number: number, file: file, offset: start, byteCount: count, target: target + done,

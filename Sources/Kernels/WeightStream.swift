@@ -186,7 +186,6 @@ package final class WeightStream: @unchecked Sendable {
           push.source = ring.address + UInt64(place & ~3)
           push.source_skip = UInt32(place & 3)
           push.source_blocks_per_row = UInt32(rowBytes / format.repackBlockBytes)
-          push.first_source_block = UInt32(part.slice.columns.lowerBound / format.repackBlock)
           push.row_count = UInt32(min(most, rows - first))
           push.first_row = UInt32(first)
           push.row_offset = UInt32(part.rowOffset)
@@ -201,20 +200,24 @@ package final class WeightStream: @unchecked Sendable {
     }
   }
 
-  /// Queues a step: commands that need no unit, then for each unit those that come after its arrival.
+  /// Queues a part of a step: commands that need no unit, then for each unit those that come after its arrival.
+  ///
+  /// - Parameters:
+  ///   - waits: what the part waits for beside its weights.
+  ///   - last: what follows the part's own commands.
   package func submit(
-    first: CommandBuffer, units: [(unit: Int, commands: CommandBuffer)], last: [CommandBuffer],
+    _ part: StepRecording.Part, waits: [(TimelineSemaphore, UInt64)], last: [CommandBuffer],
     done: (TimelineSemaphore, UInt64)
   ) throws {
-    guard !units.isEmpty else {
-      return try device.computeQueue.submit([first] + last, signal: [done])
+    guard !part.units.isEmpty else {
+      return try device.computeQueue.submit([part.commands] + last, wait: waits, signal: [done])
     }
-    try device.computeQueue.submit([first])
-    for (index, (unit, commands)) in units.enumerated() {
+    try device.computeQueue.submit([part.commands], wait: waits)
+    for (index, (unit, commands)) in part.units.enumerated() {
       let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
       let behind = prefetch.map { count > UInt64($0) ? count - UInt64($0) : 0 } ?? 0
       try copy(unit, after: max(free, behind))
-      let isLast = index == units.count - 1
+      let isLast = index == part.units.count - 1
       try device.computeQueue.submit(
         [commands] + (isLast ? last : []), wait: [(copied, count)],
         signal: [(consumed, count)] + (isLast ? [done] : []))
@@ -321,68 +324,4 @@ package final class WeightStream: @unchecked Sendable {
 
   /// Watches what the device waits for, until it is ended.
   package func watch() -> StreamWatch { StreamWatch(self) }
-}
-
-/// The command buffers that a step is recorded into: one, or where weights stream one for what needs none of them and
-/// one for what follows the arrival of each unit.
-package final class StepRecording {
-  /// Commands of a device of a mesh, which wait for other devices and tell them when they are done.
-  package struct Part {
-    package let commands: CommandBuffer
-    package fileprivate(set) var waits: [MeshWait]
-  }
-
-  package private(set) var commands: CommandBuffer
-  package private(set) var units: [(unit: Int, commands: CommandBuffer)] = []
-  /// All commands of a step that other devices take part in; empty for others.
-  package private(set) var parts: [Part] = []
-  private let next: ((Int) throws -> CommandBuffer)?
-  private let device: Device?
-
-  /// - Parameter next: ends the commands so far and begins those that follow the arrival of a unit; nil to record all
-  ///   into `commands`.
-  package init(_ commands: CommandBuffer, next: ((Int) throws -> CommandBuffer)? = nil) {
-    self.commands = commands
-    self.next = next
-    device = nil
-  }
-
-  /// A step of a device of a mesh.
-  package init(sharedOn device: Device) throws {
-    next = nil
-    self.device = device
-    commands = try Self.begin(device)
-    parts = [Part(commands: commands, waits: [])]
-  }
-
-  /// Products with `matrix` come next.
-  func need(_ matrix: DeviceMatrix) throws {
-    guard let unit = matrix.unit, let next, units.last?.unit != unit else { return }
-    try commands.end()
-    commands = try next(unit)
-    units.append((unit, commands))
-  }
-
-  /// What follows in this part waits for another device.
-  func wait(for wait: MeshWait) {
-    guard !parts.isEmpty else { return }
-    parts[parts.count - 1].waits.append(wait)
-  }
-
-  /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
-  func exchange() throws {
-    guard let device else { throw KernelError.unsupported("a collective was recorded for one device alone") }
-    commands.barrierToHost()
-    try commands.end()
-    commands = try Self.begin(device)
-    parts.append(Part(commands: commands, waits: [.ranks(parts: parts.count)]))
-  }
-
-  private static func begin(_ device: Device) throws -> CommandBuffer {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
-    try commands.begin()
-    // What other devices have written is host memory to this one.
-    commands.barrier()
-    return commands
-  }
 }

@@ -33,6 +33,9 @@ struct BenchMesh: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup(title: "Memory")
+  var memory: MemoryBudgetOptions
+
   @Flag(help: "Write comma-separated values.")
   var csv = false
 
@@ -51,6 +54,7 @@ struct BenchMesh: ParsableCommand {
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
+    options.memory = memory.options
     let loaded = try LoadedEngine(source.open(type.types[0]), since: start, options: options, verbose: false)
     let engine = loaded.engine
     let report = Report(

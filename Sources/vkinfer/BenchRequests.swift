@@ -13,7 +13,7 @@ struct BenchRequests: ParsableCommand {
       All requests arrive at once; --parallel of them run at a time (default: the best of --batch). Lengths are drawn \
       from --seed, all powers of two of a range being about as likely. Before, batches of equal sequences are \
       measured in the same run, with the cache as full as it is on average: what the requests could reach if there \
-      were no prompts and all had the same length.
+      were no prompts and all had the same length. They run on one device, whatever devices the requests run on.
       """)
 
   @OptionGroup var source: BenchSubject
@@ -52,6 +52,9 @@ struct BenchRequests: ParsableCommand {
   @Option(help: ArgumentHelp("Requests that run at a time.", valueName: "count"))
   var parallel: Int?
 
+  @OptionGroup(title: "Engine")
+  var mesh: MeshOptions
+
   @OptionGroup var common: BenchOptions
 
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
@@ -77,6 +80,9 @@ struct BenchRequests: ParsableCommand {
     }
     guard (1...CountList.most).contains(tokens) else {
       throw ValidationError("-n \(tokens) is not possible: use 1 to \(CountList.most)")
+    }
+    if common.device != nil, mesh.devices != nil {
+      throw ValidationError("--device and --devices both say where the model runs: use one of them")
     }
     if let parallel, !(1...4096).contains(parallel) {
       throw ValidationError("--parallel must be from 1 to 4096")
@@ -153,13 +159,16 @@ struct BenchRequests: ParsableCommand {
   ) throws {
     var options = EngineOptions()
     options.device = common.device
+    mesh.apply(to: &options)
     options.contextLength = workload.longest
     options.maxSequences = parallel ?? best.batch
     options.tunes = !noTuning
     options.pacesPrompts = !noPacing
     let loaded = try LoadedEngine(subject, since: .now, options: options, verbose: common.verbose)
     let total = workload.outputTokens
-    let figures = try workload.run(on: loaded.engine) { done in
+    let figures = try workload.run(
+      on: loaded.server, parallel: loaded.maxSequences, vocabulary: subject.program.vocabularySize
+    ) { done in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw("requests", done: done, total: total, detail: "\(done) of \(total) tokens")
     }
@@ -171,7 +180,7 @@ struct BenchRequests: ParsableCommand {
     try report.add([
       .text(subject.path),
       .text("\(requests) requests, \(minPrompt)-\(maxPrompt) + \(minOutput)-\(maxOutput)"),
-      .text("requests"), .count(loaded.engine.maxSequences), .number(speed, decimals: 1),
+      .text("requests"), .count(loaded.maxSequences), .number(speed, decimals: 1),
       .number(Double(total + workload.promptTokens) / figures.seconds, decimals: 1),
       milliseconds(figures.firstToken.median), milliseconds(figures.firstToken.percentile(0.99)),
       milliseconds(figures.betweenTokens?.median), milliseconds(figures.betweenTokens?.percentile(0.99)),

@@ -87,6 +87,9 @@ struct Generate: ParsableCommand {
         throw ValidationError("--prompts writes a line of JSON for each request anyway: leave --json out")
       }
     }
+    if prompts == nil, place.mesh.dataParallel ?? 1 > 1 {
+      throw ValidationError("--data-parallel is for many requests: give a file of them with --prompts")
+    }
     if let parallel {
       guard prompts != nil else {
         throw ValidationError("--parallel is for --prompts: give a file of requests")
@@ -214,11 +217,6 @@ struct Generate: ParsableCommand {
     return .object(members)
   }
 
-  func describe(_ engine: Engine) -> String {
-    "\(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
-      + "\(Format.bytes(engine.deviceMemory.peak)) of its memory used"
-  }
-
   /// - Parameter activities: what link and disk did meanwhile, for each device that weights stream to.
   private func summarise(
     _ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest, activities: [String]
@@ -233,7 +231,7 @@ struct Generate: ParsableCommand {
       case .length: "the context of \(Format.count(engine.contextLength, "token")) is full: raise --context"
       }
     Output.note("")
-    Output.note("device   \(describe(engine))")
+    Output.note("device   \(loaded.deviceText)")
     if let text = engine.placementText { Output.note("weights  \(text)") }
     for text in StreamText.predictions(engine.streaming) { Output.note("stream   \(text)") }
     for text in activities { Output.note("busy     \(text)") }

@@ -31,16 +31,15 @@ extension Generate {
     options.overlaps = !noOverlap
     options.expectedPrompt = requests[0].prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
-    let engine = loaded.engine
     if verbose {
       Output.note(
-        "\(Format.count(engine.maxSequences, "request")) at a time share room for "
-          + Format.count(engine.cacheTokens, "token"))
+        "\(Format.count(loaded.maxSequences, "request")) at a time share room for "
+          + Format.count(loaded.engines.reduce(0) { $0 + $1.cacheTokens }, "token"))
     }
-    let totals = try GenerateMany().run(requests, ids: file.entries.map(\.id), on: engine)
+    let totals = try GenerateMany().run(requests, ids: file.entries.map(\.id), on: loaded.server)
     loaded.savePipelines(verbose: verbose)
     if !quiet {
-      Output.note("device   \(describe(engine))")
+      Output.note("device   \(loaded.deviceText)")
       Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
       let shared =
         totals.sharedTokens > 0 ? ", \(Format.grouped(totals.sharedTokens)) of them known from others" : ""
@@ -48,7 +47,7 @@ extension Generate {
       Output.note(
         "decode   \(Format.count(totals.tokens, "token")), "
           + "\(Format.decimal(Double(totals.tokens) / totals.seconds, 1)) tokens/s; "
-          + "\(Format.count(requests.count, "request")), up to \(engine.maxSequences) at a time, in "
+          + "\(Format.count(requests.count, "request")), up to \(loaded.maxSequences) at a time, in "
           + "\(Format.decimal(totals.seconds, 2)) s")
     }
     try loaded.checkValidation()
@@ -80,7 +79,7 @@ final class GenerateMany: Sendable {
   /// - Parameters:
   ///   - requests: with their prompts' tokens.
   ///   - ids: what each is called by its line.
-  func run(_ requests: [GenerationRequest], ids: [JSON], on engine: Engine) throws -> Totals {
+  func run(_ requests: [GenerationRequest], ids: [JSON], on engine: any RequestServer) throws -> Totals {
     let start = ContinuousClock.now
     let progress = Progress()
     defer { progress.clear() }

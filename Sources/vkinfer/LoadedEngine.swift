@@ -4,7 +4,10 @@ import Engine
 
 /// Loads a model onto a device and shows how far it is; keeps compiled pipelines for the next start.
 struct LoadedEngine {
-  let engine: Engine
+  /// One, or with `--data-parallel` several that share out requests.
+  let engines: [Engine]
+  /// What requests go to.
+  let server: any RequestServer
   /// From the opening of the file to readiness.
   let loadSeconds: Double
 
@@ -21,17 +24,32 @@ struct LoadedEngine {
     }
     let progress = Progress()
     defer { progress.clear() }
-    engine = try Engine(model: model, options: options) { step in
+    let count = options.dataParallel
+    // A request for each at least.
+    options.maxSequences = (options.maxSequences + count - 1) / count
+    func show(_ index: Int, _ step: LoadProgress) throws {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+      let number = count > 1 ? ", engine \(index + 1) of \(count)" : ""
       switch step {
       case .weights(let loaded, let total):
         progress.draw(
-          "loading", done: loaded, total: total, detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))")
+          "loading", done: loaded, total: total,
+          detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))\(number)"
+        )
       case .kernels(let seconds):
         progress.draw(
           "compiling kernels",
           detail: "\(Format.decimal(seconds, 1)) s; the driver keeps them for the next start")
       }
+    }
+    if count > 1 {
+      let group = try EngineGroup(model: model, options: options, onProgress: show)
+      engines = group.engines
+      server = group
+    } else {
+      let engine = try Engine(model: model, options: options) { try show(0, $0) }
+      engines = [engine]
+      server = engine
     }
     loadSeconds = (ContinuousClock.now - start).inSeconds
     if verbose {
@@ -43,10 +61,23 @@ struct LoadedEngine {
     }
   }
 
+  /// The first, which the others are like.
+  var engine: Engine { engines[0] }
+
+  /// Requests that run at a time.
+  var maxSequences: Int { engines.reduce(0) { $0 + $1.maxSequences } }
+
+  /// What it runs on, and the memory that it took.
+  var deviceText: String {
+    let times = engines.count > 1 ? "\(engines.count) engines on " : ""
+    return "\(times)\(engine.deviceName)\(engine.isCPUDevice ? ", a CPU driver: slow" : ""); "
+      + "\(Format.bytes(engines.reduce(0) { $0 + $1.deviceMemory.peak })) of its memory used"
+  }
+
   /// Keeps the pipelines compiled in this run.
   func savePipelines(verbose: Bool) {
     do {
-      try engine.savePipelineCache()
+      for engine in engines { try engine.savePipelineCache() }
     } catch {
       // The next start is slower, nothing else.
       if verbose { Output.note("\(error)") }
@@ -55,7 +86,7 @@ struct LoadedEngine {
 
   /// Throws when a validation layer found fault with the run.
   func checkValidation() throws {
-    try Self.checkValidation(messages: engine.validationMessageCount)
+    try Self.checkValidation(messages: engines.reduce(0) { $0 + $1.validationMessageCount })
   }
 
   static func checkValidation(messages: Int) throws {

@@ -81,6 +81,26 @@ struct EnginePlace: ParsableArguments {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @OptionGroup var mesh: MeshOptions
+
+  /// Sets which devices an engine takes.
+  func apply(to options: inout EngineOptions) throws {
+    options.device = device
+    mesh.apply(to: &options)
+  }
+
+  func validate() throws {
+    if device != nil, mesh.devices != nil {
+      throw ValidationError("--device and --devices both say where the model runs: use one of them")
+    }
+    if let context, !(1...Int(Int32.max)).contains(context) {
+      throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
+    }
+  }
+}
+
+/// How several devices share the work.
+struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
@@ -98,24 +118,28 @@ struct EnginePlace: ParsableArguments {
       "Stages of consecutive layers, on devices of their own (default: 1).", valueName: "count"))
   var pipelineParallel: Int?
 
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Engines that share out requests, each with all of the model on devices of its own (default: 1).",
+      valueName: "count"))
+  var dataParallel: Int?
+
   /// Sets which devices an engine takes.
-  func apply(to options: inout EngineOptions) throws {
-    options.device = device
+  func apply(to options: inout EngineOptions) {
     options.devices = (devices ?? "").split(separator: ",").map(String.init)
     options.tensorParallel = tensorParallel ?? 1
     options.pipelineParallel = pipelineParallel ?? 1
+    options.dataParallel = dataParallel ?? 1
     // Devices alone say that each layer is split over all of them.
-    if tensorParallel == nil, pipelineParallel == nil, !options.devices.isEmpty {
+    if tensorParallel == nil, pipelineParallel == nil, dataParallel == nil, !options.devices.isEmpty {
       options.tensorParallel = options.devices.count
     }
   }
 
   func validate() throws {
-    if device != nil, devices != nil {
-      throw ValidationError("--device and --devices both say where the model runs: use one of them")
-    }
-    if let context, !(1...Int(Int32.max)).contains(context) {
-      throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
+    if let dataParallel, !(1...64).contains(dataParallel) {
+      throw ValidationError("--data-parallel \(dataParallel) is not possible: use 1 to 64")
     }
   }
 }

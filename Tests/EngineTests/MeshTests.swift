@@ -1,5 +1,7 @@
 import Foundation
+import Kernels
 import ModelFiles
+import Synchronization
 import Testing
 import Transformer
 
@@ -87,6 +89,83 @@ struct MeshTests {
         #expect(result.tokens == expected.tokens, "request \(index)")
       }
     }
+  }
+
+  /// Weights that stream on devices of a mesh, from the host or the file: the tokens of one device with all weights.
+  @Test(arguments: [
+    (MeshShape(tensor: 2), WeightsFrom.file), (MeshShape(pipeline: 2), .host),
+    (MeshShape(tensor: 2, pipeline: 2), .file), (MeshShape(tensor: 4), .host),
+  ])
+  func weightsStreamInMeshes(_ mesh: MeshShape, _ from: WeightsFrom) throws {
+    let path = try StreamTests.file(.q8_0, "mesh-\(mesh.tensor)-\(mesh.pipeline)")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let alone = try StreamTests.engine(path, gpu: nil)
+    let expected = try alone.generate(StreamTests.request).tokens
+    let resident = try Self.streamEngine(path, mesh)
+    #expect(resident.streamedBytes == 0)
+    // What the device with most takes, with the reserve for small data, less half of its weights.
+    let shares = try alone.model.program.shared(over: mesh).map { DeviceModel.weightBytes(of: $0) }
+    let most = resident.deviceMemories.map(\.peak).max() ?? 0
+    let gpu = most + 6 * 1_048_576 - (shares.max() ?? 0) / 2
+    let fault = StreamTests.Fault()
+    let engine = try Self.streamEngine(
+      path, mesh, gpu: gpu, from: from, reading: StreamTests.reading(fault))
+    #expect(engine.streamedBytes > 0)
+    #expect(try engine.generate(StreamTests.request).tokens == expected)
+    #expect(engine.deviceMemories.allSatisfy { $0.peak <= gpu })
+    guard from == .file else { return }
+    fault.kind.store(.broken, ordering: .relaxed)
+    #expect { _ = try engine.generate(StreamTests.request) } throws: { "\($0)".contains("check the disk") }
+    fault.kind.store(.own, ordering: .relaxed)
+    #expect(try engine.generate(StreamTests.request).tokens == expected)
+  }
+
+  static func streamEngine(
+    _ path: String, _ mesh: MeshShape, gpu: Int? = nil, from: WeightsFrom = .auto,
+    reading: ReadOptions = ReadOptions()
+  ) throws -> Engine {
+    var options = EngineOptions()
+    options.device = TestModels.cpuDriver
+    options.tensorParallel = mesh.tensor
+    options.pipelineParallel = mesh.pipeline
+    options.contextLength = 64
+    options.promptChunk = 16
+    options.memory.device = gpu
+    options.memory.weightsFrom = from
+    options.reading = reading
+    return try Engine(model: LanguageModel(weightsOf: path), options: options)
+  }
+
+  /// Engines behind one queue: each request as on one, and shared out evenly; one that fails holds nobody else up.
+  @Test func enginesShareOutRequests() throws {
+    let model = try Self.model("llama")
+    var options = EngineOptions()
+    options.device = TestModels.cpuDriver
+    options.dataParallel = 2
+    options.maxSequences = 2
+    options.contextLength = 64
+    let group = try EngineGroup(model: model, options: options)
+    let alone = try Self.engine(model, MeshShape())
+    let outcomes = BatchTests.Outcomes()
+    var random = SplitMix64(state: 11)
+    var beginnings: [[Int32]] = [[]]
+    var requests: [GenerationRequest] = []
+    for index in 0..<10 {
+      var request = BatchTests.request(&random, beginnings: &beginnings, most: 24, tokens: 16)
+      request.sampling.temperature = 0
+      requests.append(request)
+      let id = try group.submit(request, onEvent: outcomes.handler(index))
+      if index == 9 { group.cancel(id) }
+    }
+    while try group.step() {}
+    for (index, request) in requests.enumerated() {
+      let result = try #require(outcomes.result(index))
+      let expected = try alone.generate(request).tokens
+      #expect(result.tokens == Array(expected.prefix(result.tokens.count)))
+      #expect(result.tokens.count == expected.count || index == 9, "request \(index)")
+    }
+    #expect(group.givenCounts.allSatisfy { $0 >= 2 } && group.givenCounts.reduce(0, +) >= 9)
+    #expect(throws: EngineError.self) { try group.submit(GenerationRequest(prompt: []), onEvent: { _ in }) }
   }
 
   /// A device fails in mid-step, when others wait for it already: the request ends at once, and the next one works.
