@@ -88,18 +88,13 @@ final class StageSubject {
       try benchmark.fill(
         kvCache.keys(layer: layer), byteCount: kvCache.byteCount / model.program.layerCount, keepAlive: [])
     }
-    let rows = limits.rows
-    let arrays: [(Workspace.Array, Int)] = [
-      (.residual, rows * workspace.residualStride), (.queries, rows * workspace.queryStride),
-      (.attention, rows * workspace.attentionWidth), (.hidden, rows * workspace.hiddenWidth),
-      (.normed, rows * workspace.residualStride), (.normedScales, rows * workspace.residualStride / 16),
-      (.attentionScales, rows * workspace.attentionWidth / 16),
-      (.hiddenScales, rows * workspace.hiddenWidth / 16),
-      (.logits, limits.outputs * workspace.logitsStride),
-    ]
-    for (array, floats) in arrays {
+    for array in [
+      .residual, .queries, .attention, .hidden, .normed, .normedScales, .attentionScales, .hiddenScales,
+      .logits,
+    ] as [Workspace.Array] {
       try benchmark.fill(
-        workspace.address(array), byteCount: 4 * floats, type: .f32, keepAlive: [workspace.memory])
+        workspace.address(array), byteCount: workspace.byteCount(array), type: .f32,
+        keepAlive: [workspace.memory])
     }
   }
 

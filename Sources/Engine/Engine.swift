@@ -81,7 +81,8 @@ public final class Engine: Sendable {
   /// Bytes of weights that a step brings to the device.
   public let streamedBytes: Int
 
-  let promptChunk: Int
+  /// Most tokens of a prompt that a step has.
+  package let promptChunk: Int
   let intake = Mutex(Intake())
   private let batch: Batch
   /// Held by the thread that uses `batch`.
@@ -241,12 +242,19 @@ public final class Engine: Sendable {
   /// empty where all weights are on their devices.
   package var streaming: [StreamFigures] { withBatch { _ in streams.map(\.figures) } }
 
+  /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while
+  /// steps run.
+  package var weightPasses: Double { streams.map(\.passes).min() ?? 0 }
+
   /// Watches what those devices wait for, until the watches are ended.
   package func watchStreams() -> [StreamWatch] { streams.map { $0.watch() } }
 
   /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
   /// in bytes.
   public var peakPinnedMemory: Int { devices.reduce(0) { $0 + $1.peakHostBytes } }
+
+  /// Pages of the KV cache that went to host memory, since there was no room for all that ran, and came back.
+  public var returnedPages: Int { withBatch { $0.scheduler.returnedPageCount } }
 
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {

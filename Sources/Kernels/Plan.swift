@@ -79,11 +79,7 @@ package final class PlanRecorder {
     let traits = DeviceTraits(cache.device.physical)
     self.traits = traits
     forms = model.stages.map { $0.inputForm(traits) }
-    flash = traits.matrixUnits.flatMap { units in
-      // Weights of float32 would lose what they are there for.
-      model.stages.contains { $0.matrices.contains { $0.format.type == .f32 } }
-        ? nil : FlashAttentionKernel(heads: model.program.heads, units: units, traits: traits)
-    }
+    flash = FlashAttentionKernel(program: model.program, traits: traits)
     let all = model.stages.indices.map { index in
       Self.extras(model.stages, index, kvCache: kvCache, workspace: workspace)
     }
@@ -450,9 +446,13 @@ package final class PlanRecorder {
     return StepCut(tileRows: isPrompt ? kernel.tileRows : 1, usesMatrixUnits: false)
   }
 
+  /// Steps of more tokens run on the matrix units where the device has them for the model.
+  static let mostRowsWithoutMatrixUnits = 16
+
   /// Tokens from which on the matrix units are faster: as measured on an H100, sooner where products read more.
   private var fewestMatrixRows: Int {
-    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 8 : 16
+    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } }
+      ? 8 : Self.mostRowsWithoutMatrixUnits
   }
 }
 

@@ -322,6 +322,11 @@ package final class WeightStream: @unchecked Sendable {
     return .waitingForDisk
   }
 
+  /// How often all units have been computed with. Can be asked by any thread.
+  package var passes: Double {
+    Double((try? consumed.value) ?? 0) / Double(max(layout.units.count, 1))
+  }
+
   /// Watches what the device waits for, until it is ended.
   package func watch() -> StreamWatch { StreamWatch(self) }
 }

@@ -180,22 +180,37 @@ struct Generate: ParsableCommand {
     // A prompt of this size is done before anybody wonders.
     let progress = Progress(isWanted: request.prompt.count > 256)
     defer { progress.clear() }
+    let total = request.prompt.count
+    let ticker = promptTicker(total, on: engine, progress)
+    defer { ticker?.stop() }
     var failure: (any Error)?
     let result = try engine.generate(
       request,
       onPrompt: { done in
-        let total = request.prompt.count
+        guard ticker == nil else { return }
         progress.draw(
           "prompt ", done: done, total: total, detail: "\(done) of \(Format.count(total, "token"))")
       },
       shouldStop: { Interruption.isRequested || failure != nil },
       onText: { piece in
+        ticker?.stop()
         progress.clear()
         guard !json, failure == nil else { return }
         do { try Output.write(piece) } catch { failure = error }
       })
     if let failure { throw failure }
     return result
+  }
+
+  /// Where weights stream a step may take long: shows how far it is by how many weights have been through.
+  private func promptTicker(_ total: Int, on engine: Engine, _ progress: Progress) -> Ticker? {
+    guard engine.streamedBytes > 0, total > 256, Output.errorIsTerminal else { return nil }
+    let before = engine.weightPasses
+    return Ticker {
+      let done = min(Int((engine.weightPasses - before) * Double(engine.promptChunk)), total)
+      progress.draw(
+        "prompt ", done: done, total: total, detail: "\(done) of \(Format.count(total, "token"))")
+    }
   }
 
   private func report(
@@ -235,6 +250,9 @@ struct Generate: ParsableCommand {
     if let text = engine.placementText { Output.note("weights  \(text)") }
     for text in StreamText.predictions(engine.streaming) { Output.note("stream   \(text)") }
     for text in activities { Output.note("busy     \(text)") }
+    if verbose, let text = StreamText.comparison(engine.streaming, measured: result.decodeTokensPerSecond) {
+      Output.note("rate     \(text)")
+    }
     if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(

@@ -36,6 +36,14 @@ enum StreamText {
     return text
   }
 
+  /// How what was measured compares with what was predicted; nil where nothing was, or devices wait for each other, too.
+  static func comparison(_ figures: [StreamFigures], measured: Double) -> String? {
+    guard figures.count == 1, figures[0].stepSeconds > 0, measured > 0 else { return nil }
+    let predicted = 1 / figures[0].stepSeconds
+    return "\(Format.decimal(measured, 2)) tokens/s, \(percent(measured / predicted)) of the "
+      + "\(Format.decimal(predicted, 2)) that link and disk allow"
+  }
+
   private static func rate(_ bytesPerSecond: Double) -> String {
     "\(Format.decimal(bytesPerSecond / 1e9, bytesPerSecond < 1e9 ? 2 : 1)) GB/s"
   }

@@ -1,7 +1,6 @@
 import Foundation
 import Kernels
 import ModelFiles
-import Synchronization
 import Testing
 import Transformer
 
