@@ -22,7 +22,7 @@ int main(int count, char **arguments) {
   vkinfer_session *session;
   vkinfer_engine_options options;
   vkinfer_generation_options generation;
-  vkinfer_engine_info info = {sizeof info, 0, 0, 0, 0, 0, 0, ""};
+  vkinfer_engine_info info = {0};
   if (count != 3) {
     fprintf(stderr, "usage: streaming MODEL MEGABYTES\n");
     return 2;
@@ -33,14 +33,16 @@ int main(int count, char **arguments) {
   options.gpu_memory = strtoull(arguments[2], NULL, 10) * 1000000;
   options.log = log_line;
   CHECK(vkinfer_engine_open(model, &options, &engine));
-  CHECK(vkinfer_engine_inspect(engine, &info));
   CHECK(vkinfer_session_open(engine, &session));
   CHECK(vkinfer_session_feed_text(session, prompt, strlen(prompt), VKINFER_ADD_SPECIAL));
   CHECK(vkinfer_generation_options_default(&generation, sizeof generation));
   generation.max_tokens = 12;
   CHECK(vkinfer_session_run(session, &generation, print, NULL));
+  info.size = sizeof info;
   CHECK(vkinfer_engine_inspect(engine, &info));
-  printf("\n%.0f MB of device memory used\n", (double)info.memory_peak / 1e6);
+  printf(
+      "\n%.0f MB of device memory used; %.0f MB of weights stream in every step\n", (double)info.memory_peak / 1e6,
+      (double)info.streamed_bytes / 1e6);
   CHECK(vkinfer_engine_close(engine));
   CHECK(vkinfer_model_close(model));
   return 0;

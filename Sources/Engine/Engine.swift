@@ -2,7 +2,6 @@ import CShaderInterface
 import Kernels
 import ModelFiles
 import Placement
-import Synchronization
 import Tokenization
 import Transformer
 import VulkanRuntime
@@ -83,10 +82,10 @@ public final class Engine: Sendable {
 
   /// Most tokens of a prompt that a step has.
   package let promptChunk: Int
-  let intake = Mutex(Intake())
+  let intake = Guarded(Intake())
   private let batch: Batch
   /// Held by the thread that uses `batch`.
-  private let turn = Mutex(())
+  private let turn = Lock()
   private let devices: [Device]
   private let tunings: [LinearTuning]
   private let streams: [WeightStream]
@@ -219,7 +218,7 @@ public final class Engine: Sendable {
 
   /// Waits until no other thread uses the batch.
   func withBatch<Result: Sendable>(_ body: (Batch) throws -> Result) rethrows -> Result {
-    try turn.withLock { _ in try body(batch) }
+    try turn.withLock { try body(batch) }
   }
 
   /// Tokens and outputs of the steps that a prompt alone is made of, and of the one for each token after it.

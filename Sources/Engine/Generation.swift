@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Names a request of an engine.
 public struct RequestID: Sendable, Hashable {
   let number: UInt64
@@ -106,7 +104,7 @@ extension Engine {
 
 /// Events that one thread adds and another takes.
 private final class EventList: Sendable {
-  private let events = Mutex<[GenerationEvent]>([])
+  private let events = Guarded<[GenerationEvent]>([])
 
   func append(_ event: GenerationEvent) { events.withLock { $0.append(event) } }
 

@@ -4,6 +4,20 @@ import Placement
 import Transformer
 import VulkanRuntime
 
+extension EngineOptions {
+  /// Sets the devices of a mesh, with commas between, and how they share the work. Devices alone say that each layer is
+  /// split over all of them.
+  public mutating func setMesh(
+    devices: String?, tensorParallel: Int?, pipelineParallel: Int?, dataParallel: Int? = nil
+  ) {
+    self.devices = (devices ?? "").split(separator: ",").map(String.init)
+    let isPlain = tensorParallel == nil && pipelineParallel == nil && dataParallel == nil
+    self.tensorParallel = tensorParallel ?? (isPlain ? max(1, self.devices.count) : 1)
+    self.pipelineParallel = pipelineParallel ?? 1
+    self.dataParallel = dataParallel ?? 1
+  }
+}
+
 /// Which devices run a model, and what each has of it.
 struct MeshPlacement {
   let mesh: MeshShape

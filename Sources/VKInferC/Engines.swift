@@ -7,6 +7,7 @@ extension vkinfer_engine_options {
     options.size = UInt32(MemoryLayout<vkinfer_engine_options>.size)
     options.parallel = 1
     options.expected_prompt = 16
+    options.prefetch = -1
     return options
   }
 
@@ -32,6 +33,8 @@ extension vkinfer_engine_options {
     let directory = try Arguments.optionalText(cache_directory, "cache_directory")
     options.pipelineCacheDirectory = directory ?? EngineOptions.usualCacheDirectory
     if directory?.isEmpty == true { options.pipelineCacheDirectory = nil }
+    options.overlaps = no_overlap == 0
+    options.pacesPrompts = paced != 0
     try setPlacement(&options)
     return options
   }
@@ -40,9 +43,26 @@ extension vkinfer_engine_options {
   private func setPlacement(_ options: inout EngineOptions) throws {
     if gpu_memory > 0 { options.memory.device = Int(clamping: gpu_memory) }
     if host_memory > 0 { options.memory.host = Int(clamping: host_memory) }
-    guard try Arguments.optionalText(mesh, "mesh") == nil else {
-      throw Failure(VKINFER_ERROR_UNSUPPORTED, "this build runs on one device: leave mesh NULL")
+    options.memory.weightsFrom =
+      switch Int32(truncatingIfNeeded: weights_from) {
+      case VKINFER_WEIGHTS_AUTO: .auto
+      case VKINFER_WEIGHTS_HOST: .host
+      case VKINFER_WEIGHTS_FILE: .file
+      default:
+        throw Failure(VKINFER_ERROR_ARGUMENT, "weights_from \(weights_from) is none of VKINFER_WEIGHTS_*")
+      }
+    guard prefetch >= -1 else {
+      throw Failure(VKINFER_ERROR_ARGUMENT, "prefetch \(prefetch) is not possible: use -1 or more")
     }
+    if prefetch >= 0 { options.memory.prefetch = Int(prefetch) }
+    let mesh = try Arguments.optionalText(mesh, "mesh")
+    guard mesh == nil || device == nil else {
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "device and mesh both say where the model runs: set one of them")
+    }
+    options.setMesh(
+      devices: mesh, tensorParallel: tensor_parallel == 0 ? nil : Int(tensor_parallel),
+      pipelineParallel: pipeline_parallel == 0 ? nil : Int(pipeline_parallel))
     guard try ["f16", nil].contains(Arguments.optionalText(kv_type, "kv_type")) else {
       throw Failure(
         VKINFER_ERROR_UNSUPPORTED, "this build keeps keys and values in f16 only: leave kv_type NULL")
@@ -120,6 +140,8 @@ public func vkinfer_engine_inspect(
       info.cache_tokens = UInt64(clamping: engine.cacheTokens)
       info.memory_bytes = UInt64(clamping: engine.deviceMemory.now)
       info.memory_peak = UInt64(clamping: engine.deviceMemory.peak)
+      info.streamed_bytes = UInt64(clamping: engine.streamedBytes)
+      info.device_count = UInt32(clamping: engine.deviceMemories.count)
       Arguments.set(&info.device_name, engine.deviceName)
       return info
     }

@@ -3,6 +3,7 @@ import Engine
 import Kernels
 import ModelFiles
 import Placement
+import Transformer
 import VulkanRuntime
 
 /// What a function of the library returns instead of its result, with the text for `vkinfer_last_error`.
@@ -24,6 +25,8 @@ struct Failure: Error, Sendable {
     case let error as VulkanError: self.init(Self.status(error.kind), error.description)
     case let error as PlacementError: self.init(VKINFER_ERROR_MEMORY, "\(error)")
     case let error as KernelError: self.init(VKINFER_ERROR_DEVICE, "\(error)")
+    // The model cannot be split as the options say.
+    case let error as MeshError: self.init(VKINFER_ERROR_ARGUMENT, "\(error)")
     default: self.init(VKINFER_ERROR_INTERNAL, "\(error)")
     }
   }

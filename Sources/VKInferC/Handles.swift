@@ -1,7 +1,6 @@
 import CVKInfer
 import Engine
 import Glibc
-import Synchronization
 
 /// What a handle stands for.
 protocol HandleObject: AnyObject, Sendable {
@@ -26,7 +25,7 @@ struct HandleTable: ~Copyable {
   private static let kindBits: UInt = 4
   private static let indexBits: UInt = 24
 
-  static let shared = Mutex(HandleTable())
+  static let shared = Guarded(HandleTable())
 
   private init() {}
 

@@ -1,23 +1,6 @@
 import CVKInfer
+import Engine
 import Glibc
-
-/// A mutex of the system: unlike the standard library's, threads can wait on a condition with it.
-final class Lock: @unchecked Sendable {
-  fileprivate let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-
-  init() { pthread_mutex_init(mutex, nil) }
-
-  deinit {
-    pthread_mutex_destroy(mutex)
-    mutex.deallocate()
-  }
-
-  func withLock<Result>(_ body: () throws -> Result) rethrows -> Result {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return try body()
-  }
-}
 
 /// Something that threads wait for.
 final class Condition: @unchecked Sendable {

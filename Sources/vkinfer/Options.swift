@@ -127,14 +127,9 @@ struct MeshOptions: ParsableArguments {
 
   /// Sets which devices an engine takes.
   func apply(to options: inout EngineOptions) {
-    options.devices = (devices ?? "").split(separator: ",").map(String.init)
-    options.tensorParallel = tensorParallel ?? 1
-    options.pipelineParallel = pipelineParallel ?? 1
-    options.dataParallel = dataParallel ?? 1
-    // Devices alone say that each layer is split over all of them.
-    if tensorParallel == nil, pipelineParallel == nil, dataParallel == nil, !options.devices.isEmpty {
-      options.tensorParallel = options.devices.count
-    }
+    options.setMesh(
+      devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
+      dataParallel: dataParallel)
   }
 
   func validate() throws {

@@ -135,6 +135,11 @@ int main(int count, char **arguments) {
   ENGINE(options.device = "no such device", VKINFER_ERROR_DEVICE);
   ENGINE(options.device = "\xff", VKINFER_ERROR_ARGUMENT);
   ENGINE(options.kv_type = "f77", VKINFER_ERROR_UNSUPPORTED);
+  ENGINE(options.weights_from = 3, VKINFER_ERROR_ARGUMENT);
+  ENGINE(options.weights_from = UINT32_MAX, VKINFER_ERROR_ARGUMENT);
+  ENGINE(options.prefetch = -2, VKINFER_ERROR_ARGUMENT);
+  /* What no device has room for, wherever weights are. */
+  ENGINE(options.gpu_memory = 1, VKINFER_ERROR_MEMORY);
   OK(vkinfer_engine_options_default(&options, sizeof options));
   STATUS(vkinfer_engine_open(model, &options, NULL), VKINFER_ERROR_ARGUMENT);
   struct {
@@ -238,7 +243,8 @@ int main(int count, char **arguments) {
   STATUS(vkinfer_session_start(session, NULL), VKINFER_ERROR_PROMPT);
 
   /* Handles that are none. */
-  vkinfer_engine_info engine_info = {sizeof engine_info, 0, 0, 0, 0, 0, 0, ""};
+  vkinfer_engine_info engine_info = {0};
+  engine_info.size = sizeof engine_info;
   vkinfer_session *other = NULL;
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_model_inspect(handle, &info));
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_model_close(handle));

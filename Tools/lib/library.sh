@@ -15,6 +15,14 @@ library_build() {
     -Wl,-rpath,"$library_prefix/lib" -o "$library_work/$program"
 }
 
+# library_run PROGRAM [ARGUMENT...]: the limit is for a program that hangs, not for a machine that is busy.
+library_run() {
+  local status=0
+  timeout --kill-after=10 900 "$@" || status=$?
+  [ $status -ne 124 ] || echo "${1##*/} hangs: it was ended after 900 s" >&2
+  return $status
+}
+
 library_setup() {
   need_packages gcc g++ libc6-dev binutils python3
   mkdir -p "$library_work/states"
@@ -34,7 +42,7 @@ library_abi() {
     library_build gcc Tests/C/abi.c abi -I"$library_work" && "$library_work/abi"
   } >"$library_work/abi.txt" || return
   diff -u Tests/C/abi.txt "$library_work/abi.txt" || {
-    echo "the binary interface has changed: programs that are built will break, unless only lines were added; if that is meant, cp $library_work/abi.txt Tests/C/abi.txt" >&2
+    echo "the binary interface has changed: programs that are built will break, unless lines were only added, and structs with a size grew at their end; if that is meant, cp $library_work/abi.txt Tests/C/abi.txt" >&2
     return 1
   }
 }
@@ -68,10 +76,10 @@ library_examples() {
   grep -qx '17, 18, 19, 20,' <<<"$output" || return
 }
 
-# Programs that hand over anything, keep and damage states, use 32 threads: with the address sanitizer.
+# Programs that hand over anything, keep and damage states, use 32 threads or a mesh: with the address sanitizer.
 library_programs() {
   local program sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
-  for program in arguments state stress; do
+  for program in arguments state stress mesh; do
     library_build gcc Tests/C/$program.c $program -std=gnu11 "${sanitizers[@]}" || return
   done
   library_build gcc Examples/c/minimal.c minimal-sanitized -std=c99 "${sanitizers[@]}" || return
@@ -79,11 +87,34 @@ library_programs() {
   # A copy that no program is linked to, to be loaded and unloaded.
   cp "$library_prefix/lib/libvkinfer.so" "$library_work/copy.so"
   local tiny=$library_work/tiny.gguf
-  "$library_work/arguments" "$tiny" || return
-  "$library_work/state" "$tiny" "$library_work/states" || return
-  "$library_work/stress" "$tiny" 32 20 "$library_work/states" || return
-  "$library_work/minimal-sanitized" "$tiny" >/dev/null || return
-  timeout 120 "$library_work/process" "$tiny" "$library_work/copy.so"
+  library_run "$library_work/arguments" "$tiny" || return
+  library_run "$library_work/state" "$tiny" "$library_work/states" || return
+  library_run "$library_work/mesh" "$tiny" || return
+  library_run "$library_work/stress" "$tiny" 32 20 "$library_work/states" || return
+  library_run "$library_work/minimal-sanitized" "$tiny" >/dev/null || return
+  library_run "$library_work/process" "$tiny" "$library_work/copy.so"
+}
+
+# Data races among 32 threads that open, feed, cancel, close and load: a library of its own, built with the thread
+# sanitizer, and the program with the same compiler. Two minutes to build, so no part of every run: Tools/test races.
+library_races() {
+  local scratch=$package_dir/.build/thread-sanitizer folder=$library_work/races runtime
+  say "building the library with the thread sanitizer"
+  quietly swift build "${release_flags[@]}" --sanitize thread --scratch-path "$scratch" --product vkinfer-c || return
+  mkdir -p "$folder/states"
+  cp "$scratch/release/libvkinfer-c.so" "$folder/libvkinfer.so.0"
+  ln -sfn libvkinfer.so.0 "$folder/libvkinfer.so"
+  python3 Tests/C/tiny-model.py "$library_work/tiny.gguf"
+  # Swift's sanitizer intercepts its own queue library, too, which must be there then.
+  runtime=$(dirname "$(dirname "$(readlink -f "$(command -v swift)")")")
+  "$runtime/bin/clang" "${library_warnings[@]}" -fsanitize=thread -g -O1 -std=gnu11 -ISources/CVKInfer/include \
+    Tests/C/stress.c -L"$folder" -lvkinfer "$runtime"/lib/swift_static/linux/lib{dispatch,BlocksRuntime}.a -lstdc++ \
+    -lpthread -lm -Wl,-rpath,"$folder" -o "$folder/stress" 2>"$folder/link.log" || {
+    cat "$folder/link.log" >&2
+    return 1
+  }
+  VK_DRIVER_FILES=$lavapipe TSAN_OPTIONS="halt_on_error=0 exitcode=66 history_size=4" \
+    library_run "$folder/stress" "$library_work/tiny.gguf" 32 20 "$folder/states"
 }
 
 # From Python, without anything but ctypes: the text is that of the command line.

@@ -185,18 +185,29 @@ typedef struct vkinfer_engine_options {
   uint32_t expected_prompt; /* tokens of a usual prompt, compiled for while loading; 0: at the first use. Default 16 */
   int32_t no_tuning;        /* 1: products are cut by rule, not measured at a device's first use */
   uint64_t cache_tokens;    /* tokens of all sessions whose keys and values are kept; 0 chooses */
-  /* mesh and kv_type: this version knows "f16" alone, the rest is VKINFER_ERROR_UNSUPPORTED. */
-  uint64_t gpu_memory;      /* bytes of device memory to use at most; 0: what is free */
-  uint64_t host_memory;     /* bytes of host memory for weights that the device has no room for; 0 chooses */
+  uint64_t gpu_memory;      /* bytes of device memory to use at most; 0: what is free. Other weights stream */
+  uint64_t host_memory;     /* bytes of host memory for weights that stream; 0 chooses */
   const char *device;       /* an index, or part of a name; NULL: the best */
-  const char *mesh;         /* several devices; NULL: one */
-  const char *kv_type;      /* the type of keys and values, such as "f16"; NULL chooses */
+  const char *mesh;         /* the devices of a mesh, such as "0,1"; one may be there several times. NULL: `device` */
+  const char *kv_type;      /* the type of keys and values: "f16"; NULL chooses */
   const char *cache_directory; /* where compiled kernels are kept; NULL: the user's cache; "": nowhere */
   vkinfer_progress progress;   /* or NULL */
   void *progress_user;
   vkinfer_log log; /* or NULL */
   void *log_user;
+  /* A mesh has tensor_parallel times pipeline_parallel devices. Without both, `mesh` splits layers over all. (For a copy
+   * of the model on each of several devices, open an engine for each.) */
+  uint32_t tensor_parallel;   /* devices that split every layer between them; 0 chooses */
+  uint32_t pipeline_parallel; /* stages of consecutive layers, on devices of their own; 0 chooses */
+  uint32_t weights_from;      /* VKINFER_WEIGHTS_*: where weights stream from that the device has no room for */
+  int32_t prefetch;           /* copies of them ahead of the one computed with; -1: as memory allows. Default -1 */
+  int32_t no_overlap;         /* 1: a stage of a token waits for the one before, also on devices that need not */
+  int32_t paced;              /* 1: texts get tokens evenly while prompts come; steps then depend on time */
 } vkinfer_engine_options;
+
+#define VKINFER_WEIGHTS_AUTO 0 /* from host memory as far as that goes */
+#define VKINFER_WEIGHTS_HOST 1
+#define VKINFER_WEIGHTS_FILE 2
 
 /* Fills in the defaults of the first `size` bytes. */
 vkinfer_status vkinfer_engine_options_default(vkinfer_engine_options *options, size_t size);
@@ -219,6 +230,9 @@ typedef struct vkinfer_engine_info {
   uint64_t memory_bytes; /* device memory in use */
   uint64_t memory_peak;  /* the most that ever was */
   char device_name[256];
+  uint64_t streamed_bytes; /* of weights, that every step brings to the device */
+  uint32_t device_count;   /* of the mesh; 1 without one */
+  uint32_t reserved;
 } vkinfer_engine_info;
 
 vkinfer_status vkinfer_engine_inspect(vkinfer_engine *engine, vkinfer_engine_info *info);
