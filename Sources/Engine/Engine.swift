@@ -207,7 +207,9 @@ public final class Engine: Sendable {
     let scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
-        mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)), groups: options.pipelineParallel),
+        mixedTokens: streams.isEmpty || isCPUDevice
+          ? max(1, min(promptChunk / 2, Engine.mixedTokens)) : promptChunk,
+        groups: options.pipelineParallel),
       pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
       hostPageCount: Engine.hostPageCount(
         options, pages: pageCount, plans: plans,
@@ -268,7 +270,8 @@ public final class Engine: Sendable {
 
   // MARK: - Memory
 
-  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably.
+  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably. Where
+  /// weights stream to a GPU they wait for those anyway.
   private static let mixedTokens = 256
 
   /// Most tokens of a prompt that are processed at once.
