@@ -404,6 +404,10 @@ package final class PlanRecorder {
     {
       try kernel.record(
         commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits, chain: chain)
+    } else if next == .floats,
+      let kernel = AttentionLanesKernel(heads: stage.heads, tileRows: shape.tileRows, traits: traits)
+    {
+      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
     } else {
       let kernel = AttentionKernel(
         heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)
@@ -440,10 +444,12 @@ package final class PlanRecorder {
     if let flash, count >= fewestMatrixRows {
       return StepCut(tileRows: isPrompt ? flash.tileRows : 1, usesMatrixUnits: true)
     }
-    let kernel = AttentionKernel(
-      heads: model.program.heads, tileRows: workspace.limits.rows, rowCount: workspace.limits.rows,
-      traits: traits)
-    return StepCut(tileRows: isPrompt ? kernel.tileRows : 1, usesMatrixUnits: false)
+    guard isPrompt else { return StepCut(tileRows: 1, usesMatrixUnits: false) }
+    let (heads, most) = (model.program.heads, workspace.limits.rows)
+    let tileRows =
+      AttentionLanesKernel(heads: heads, tileRows: most, traits: traits)?.tileRows
+      ?? AttentionKernel(heads: heads, tileRows: most, rowCount: most, traits: traits).tileRows
+    return StepCut(tileRows: tileRows, usesMatrixUnits: false)
   }
 
   /// Steps of more tokens run on the matrix units where the device has them for the model.

@@ -29,6 +29,7 @@ extension KernelCache.Variant {
       "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
       "value batch",
     ],
+    "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds"],
     "copy": ["threads", "loads"],
     "embed": ["threads", "next"],
     "flash": [

@@ -25,11 +25,16 @@ struct AttentionChecks {
         turn += 1
         let rows = attempt.freshRows
         try check(attempt, kernel(attempt, rowCount: rows))
+        if let lanes = lanesKernel(attempt) {
+          var floats = attempt
+          floats.takenAs = .floats
+          try check(floats, lanes)
+        }
         // CPU drivers, which do not choose the kernel, take minutes to compile its larger shapes.
         if bench.traits.canShuffle, !bench.traits.isCPU || (headSize <= 80 && headCount / kvHeadCount <= 2) {
           var single = attempt
           single.tileRows = 1
-          single.leavesHalves = turn % 3 == 0
+          if turn % 3 == 0 { single.takenAs = .halves }
           try check(single, decodeKernel(single, turn: turn))
         }
       }
@@ -46,20 +51,20 @@ struct AttentionChecks {
     var splits: Int
     /// Workgroups of about this many times as many invocations as they must have.
     var threadScale: Int
-    /// Whether matrix units take the outputs.
-    var leavesHalves = false
+    /// What takes the outputs, where a kernel does not do for all.
+    var takenAs: ProductForm?
 
     /// The last tokens of each sequence are the step's: prompts in pieces, or single tokens.
     var fresh: [Int] { contexts.map { min($0, tileRows == 1 ? 1 : 2 * tileRows + 1) } }
     var freshRows: Int { fresh.reduce(0, +) }
     /// What follows wants blocks of bytes where heads are whole blocks, every other time.
     var next: ProductForm {
-      if leavesHalves { return .halves }
+      if let takenAs { return takenAs }
       return heads.headSize.isMultiple(of: 32) && (threadScale + splits).isMultiple(of: 2) ? .bytes : .floats
     }
   }
 
-  /// One of the two kernels, as far as a check is concerned.
+  /// One of the kernels, as far as a check is concerned.
   private struct Subject {
     var text: String
     var tileRows: Int
@@ -85,6 +90,19 @@ struct AttentionChecks {
       try kernel.record(
         commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits, chain: chain)
       chain?.keepAlive(commands)
+    }
+  }
+
+  private func lanesKernel(_ attempt: Attempt) -> Subject? {
+    guard
+      let kernel = AttentionLanesKernel(
+        heads: attempt.heads, tileRows: attempt.tileRows, traits: bench.traits)
+    else { return nil }
+    return Subject(
+      text: "lanes, tile \(kernel.tileRows)x\(kernel.group), rounds \(kernel.rounds)",
+      tileRows: kernel.tileRows, partialCount: 0, counterCount: { _ in 0 }
+    ) { [bench] commands, push, count in
+      try kernel.record(commands, push: push, tileCount: count, cache: bench.cache, traits: bench.traits)
     }
   }
 

@@ -178,9 +178,29 @@ struct PipelineVariants {
             "head \(kernel.heads.headSize), tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), "
             + "splits \(kernel.splits)")
       })
-    return variants.union(decodeAttention).sorted {
+    return variants.union(decodeAttention).union(lanesAttention).sorted {
       $0.specialization.lexicographicallyPrecedes($1.specialization)
     }
+  }
+
+  private var lanesAttention: Set<PipelineVariant> {
+    var variants: Set<PipelineVariant> = []
+    for headSize in [64, 80, 96, 128, 256] {
+      for headsPerKV in [1, 3, 4, 8] {
+        for tileRows in [1, 8] {
+          let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          guard let kernel = AttentionLanesKernel(heads: heads, tileRows: tileRows, traits: traits) else {
+            continue
+          }
+          variants.insert(
+            PipelineVariant(
+              shader: "attention_lanes", specialization: kernel.specialization(traits),
+              pushConstantBytes: MemoryLayout<AttentionPush>.size,
+              text: "lanes, head \(headSize), tile \(kernel.tileRows)x\(kernel.group)"))
+        }
+      }
+    }
+    return variants
   }
 
   private var decodeAttention: Set<PipelineVariant> {
