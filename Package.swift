@@ -51,7 +51,7 @@ let package = Package(
     .executableTarget(
       name: "vkinfer",
       dependencies: [
-        "Engine", "SelfTest", "Benchmark", "Kernels", "ModelFiles", "Placement", "Tokenization",
+        "Engine", "Kernels", "SelfTest", "Benchmark", "ModelFiles", "Placement", "Tokenization",
         "Transformer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
@@ -88,7 +88,7 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "Transformer", "VulkanRuntime", "ModelFiles"],
+      name: "EngineTests", dependencies: ["Engine", "Kernels", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",

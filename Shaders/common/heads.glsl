@@ -29,15 +29,20 @@ HeadPlace head_place(uint stacked_row, uint column) {
   return HeadPlace(frequency, entry.position, page);
 }
 
-// Turns a pair of elements of a query or key head, and stores a pair of any head.
-void store_head_pair(uint stacked_row, uint column, vec2 values, HeadPlace place) {
+// Turns a pair of elements of a query or key head; leaves one of a value head as it is.
+vec2 rotate_head_pair(uint stacked_row, vec2 values, HeadPlace place) {
+  uint head_size = push.extras.data.head_size;
+  bool turns = role_of_head(stacked_row / head_size) != VALUE
+      && stacked_row % head_size < push.extras.data.rotated_size;
+  return turns ? rotate(values, place.frequency, place.position) * push.extras.data.rope_magnitude : values;
+}
+
+// Stores a pair of elements, turned already, where its head belongs.
+void store_rotated_pair(uint stacked_row, uint column, vec2 values, HeadPlace place) {
   uint head_size = push.extras.data.head_size;
   uint head = stacked_row / head_size;
   uint element = stacked_row % head_size;
   uint role = role_of_head(head);
-  if (role != VALUE && element < push.extras.data.rotated_size) {
-    values = rotate(values, place.frequency, place.position) * push.extras.data.rope_magnitude;
-  }
   if (role == QUERY) {
     uint index = column * push.output_stride + stacked_row;
     push.outputs.at[index] = values.x;
@@ -56,4 +61,9 @@ void store_head_pair(uint stacked_row, uint column, vec2 values, HeadPlace place
     push.extras.data.values.at[(((place.page * kv_heads + kv_head) * KV_PAGE_TOKENS + slot) * head_size + element) / 2] =
         packed;
   }
+}
+
+// Turns a pair of elements of a query or key head, and stores a pair of any head.
+void store_head_pair(uint stacked_row, uint column, vec2 values, HeadPlace place) {
+  store_rotated_pair(stacked_row, column, rotate_head_pair(stacked_row, values, place), place);
 }

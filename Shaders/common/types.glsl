@@ -31,6 +31,8 @@ layout(buffer_reference, std430, buffer_reference_align = 16) STAGE_INPUT buffer
 layout(buffer_reference, std430, buffer_reference_align = 8) STAGE_INPUT buffer StagePairs { uvec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageFloats { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) STAGE_INPUT buffer StageWords { uint at[]; };
+// Read and written in place.
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats { float at[]; };
 // Read by an invocation other than the one that wrote, within one dispatch.
 layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Floats4Shared { vec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer FloatsShared { float at[]; };

@@ -9,18 +9,7 @@ layout(constant_id = 3) const bool GATHER = false;  // the step's output rows, n
 
 layout(push_constant) uniform Push { NormalisePush push; };
 
-shared float partial_sums[gl_WorkGroupSize.x];
-
-// The sum over the workgroup, in a fixed order.
-float workgroup_sum(float value) {
-  value = subgroupAdd(value);
-  barrier();
-  if (gl_SubgroupInvocationID == 0) partial_sums[gl_SubgroupID] = value;
-  barrier();
-  float sum = 0;
-  for (uint i = 0; i < gl_NumSubgroups; i++) sum += partial_sums[i];
-  return sum;
-}
+#include "common/workgroup_sum.glsl"
 
 uint half_pair(vec2 pair) { return packHalf2x16(clamp(pair, vec2(-65504.0), vec2(65504.0))); }
 

@@ -12,18 +12,7 @@ layout(constant_id = 3) const bool POST_NORM = false;
 
 layout(push_constant) uniform Push { CombinePush push; };
 
-shared float subgroup_sums[gl_WorkGroupSize.x];
-
-// The sum over the workgroup, in a fixed order.
-float workgroup_sum(float value) {
-  value = subgroupAdd(value);
-  barrier();
-  if (gl_SubgroupInvocationID == 0) subgroup_sums[gl_SubgroupID] = value;
-  barrier();
-  float sum = 0;
-  for (uint i = 0; i < gl_NumSubgroups; i++) sum += subgroup_sums[i];
-  return sum;
-}
+#include "common/workgroup_sum.glsl"
 
 vec4 sum_of_parts(uint quad) {
   uint place = gl_WorkGroupID.x * (push.part_stride / 4) + quad;

@@ -5,7 +5,10 @@ import VulkanRuntime
 /// A device on which things are timed.
 package final class BenchmarkDevice {
   package let device: Device
+  /// The kernels of usual steps.
   package let cache: KernelCache
+  /// Those of other methods, by method.
+  private var otherCaches: [StepMethod: KernelCache] = [:]
   package let traits: DeviceTraits
   private let instance: VulkanInstance
   /// Called now and then; throws to end the work.
@@ -33,6 +36,15 @@ package final class BenchmarkDevice {
   }
 
   package var name: String { device.physical.name }
+
+  /// The kernels of steps that are computed in that way.
+  func cache(for method: StepMethod) -> KernelCache {
+    if method.isUsual { return cache }
+    if let known = otherCaches[method] { return known }
+    let made = KernelCache(device: device, method: method)
+    otherCaches[method] = made
+    return made
+  }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.
   package var validationMessageCount: Int { instance.validationMessageCount }
@@ -129,6 +141,13 @@ extension Duration {
 }
 
 extension BenchmarkDevice {
+  /// How products are cut on this device, as far as that was measured.
+  package var tuningTexts: [String] {
+    ([cache] + otherCaches.values).flatMap(\.tuning.texts).sorted()
+  }
+
   /// Every kernel variant made so far: the shader and what its constants stand for.
-  package var variantTexts: [String] { cache.made.map(\.variant.text).sorted() }
+  package var variantTexts: [String] {
+    ([cache] + otherCaches.values).flatMap(\.made).map(\.variant.text).sorted()
+  }
 }

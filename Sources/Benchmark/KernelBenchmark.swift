@@ -27,14 +27,17 @@ package struct KernelBenchmark {
   // MARK: Kernels that depend on the weights
 
   /// The kernels that read weights of `type`: products, embedding, repacking.
+  ///
+  /// - Parameter method: how products are computed; only those are measured where it is not the usual way.
   package func weights(
-    _ type: TensorType, columns: [Int], onFigure: (KernelFigure) throws -> Void
+    _ type: TensorType, columns: [Int], method: StepMethod = StepMethod(),
+    onFigure: (KernelFigure) throws -> Void
   ) throws {
-    for (stage, model) in try stages(type) {
-      let name = Self.name(stage)
+    for (stage, model) in try stages(type) where method.isUsual || stage.isLinear {
+      let name = Self.name(stage) + (method.linear == .naive ? ", naive" : "")
       let wanted = columns.filter { wants("\(name), columns \($0)") }
       guard let most = wanted.max(), stage.isLinear || stage.isEmbed else { continue }
-      let subject = try subject(stage, model, most: most)
+      let subject = try subject(stage, model, most: most, method: method)
       for count in wanted {
         let step = StageSubject.Step(columns: count, isPrompt: true, hasOutputs: stage.isLogits)
         let timing = try subject.time(step, repetitions: repetitions)
@@ -53,7 +56,7 @@ package struct KernelBenchmark {
             compiler: try benchmark.compilerText(timing.pipelines)))
       }
     }
-    try loading(type, onFigure: onFigure)
+    if method.isUsual { try loading(type, onFigure: onFigure) }
   }
 
   /// Each product of the layer and the logits cut in every sound way, the default first, then the `count` fastest.
@@ -204,13 +207,15 @@ package struct KernelBenchmark {
     return model.0.stages.map { ($0, model) }
   }
 
-  private func subject(_ stage: Stage, _ model: (Program, [TensorInfo]), most: Int) throws -> StageSubject {
+  private func subject(
+    _ stage: Stage, _ model: (Program, [TensorInfo]), most: Int, method: StepMethod = StepMethod()
+  ) throws -> StageSubject {
     let bytes = Set(stage.matrices).reduce(0) { sum, slice in
       sum
         + WeightFormat.of(slice.type).planeOffsets(rows: slice.rows.count, columns: slice.columns.count).total
     }
     return try StageSubject(
-      benchmark: benchmark, stage: stage, of: model.0, source: model.1, bytesPerCopy: bytes,
+      benchmark: benchmark, method: method, stage: stage, of: model.0, source: model.1, bytesPerCopy: bytes,
       most: StageSubject.Step(columns: most, isPrompt: true, hasOutputs: true))
   }
 

@@ -17,13 +17,16 @@ package struct ModelWorkload: Sendable {
   /// Whether the tilings of products are measured first, where they are not known: see `ModelRunner.tune`.
   package var tunes: Bool
   package var overlaps: Bool
+  /// How steps are computed.
+  package var method: StepMethod
   /// Memory that may be taken.
   package var memory: MemoryOptions
 
   package init(
     prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
-    memory: MemoryOptions = MemoryOptions()
+    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions()
   ) {
+    self.method = method
     self.memory = memory
     self.prompts = prompts
     self.depths = depths
@@ -85,21 +88,23 @@ package final class ModelBenchmark {
     self.workload = workload
     let start = ContinuousClock.now
     let program = model.program
-    let usualChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
-    let placed = try Self.place(benchmark: benchmark, model: model, workload: workload)
+    let kernels = benchmark.cache(for: workload.method)
+    let usualChunk = Engine.promptChunk(EngineOptions(), traits: kernels.traits)
+    let placed = try Self.place(
+      traits: kernels.traits, benchmark: benchmark, model: model, workload: workload)
     let weights = DeviceModel.weightBytes(of: program)
     promptChunk = placed?.promptChunk ?? usualChunk
     placementText = placed.map { "\($0.weights.text); prompts in chunks of \($0.promptChunk)" }
     var loaded = 0
     try onProgress(0, weights)
     deviceModel = try DeviceModel(
-      program: program, source: model.source, cache: benchmark.cache, residency: placed?.weights.residency
+      program: program, source: model.source, cache: kernels, residency: placed?.weights.residency
     ) { bytes in
       loaded += bytes
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: benchmark.cache, model: deviceModel, limits: workload.limits(promptChunk: promptChunk),
+      cache: kernels, model: deviceModel, limits: workload.limits(promptChunk: promptChunk),
       pageCount: workload.pageCount,
       overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
@@ -114,23 +119,29 @@ package final class ModelBenchmark {
 
   /// Where weights stay and how long chunks of prompts are; nil where all has room on the device.
   private static func place(
-    benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
+    traits: DeviceTraits, benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
   ) throws -> StreamedPlacement? {
     let program = model.program
-    let usualChunk = Engine.promptChunk(EngineOptions(), traits: benchmark.traits)
+    let usualChunk = Engine.promptChunk(EngineOptions(), traits: traits)
     let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
     let workspace = Workspace.byteCount(
-      program: program, limits: workload.limits(promptChunk: usualChunk), traits: benchmark.traits)
+      program: program, limits: workload.limits(promptChunk: usualChunk), traits: traits)
     let available = benchmark.availableMemory
     guard
       workload.memory.isGiven || DeviceModel.weightBytes(of: program) + cache + workspace > available
     else { return nil }
+    guard workload.method.isFast else {
+      throw BenchmarkError(
+        "unfused steps and naive products want room for all weights, "
+          + "\(gigabytes(DeviceModel.weightBytes(of: program) + cache + workspace)): \(gigabytes(available)) are free; "
+          + "take a smaller model, or fewer tokens")
+    }
     // Weights that stream are brought once for all tokens of a step: the more the better.
     let wanted = workload.prompts.max() ?? 1
     return try StreamedPlacement(
       program: program, source: model.source, memory: workload.memory, available: available,
-      cacheBytes: cache, chunk: benchmark.traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
-      traits: benchmark.traits, limits: workload.limits)
+      cacheBytes: cache, chunk: traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
+      traits: traits, limits: workload.limits)
   }
 
   /// The most sequences that memory has room for at once, with no more weights brought in each step than have to be.
@@ -140,7 +151,9 @@ package final class ModelBenchmark {
     func placement(_ batch: Int) throws -> StreamedPlacement? {
       var workload = workload
       workload.batches = [batch]
-      return try place(benchmark: benchmark, model: model, workload: workload)
+      return try place(
+        traits: benchmark.cache(for: workload.method).traits, benchmark: benchmark, model: model,
+        workload: workload)
     }
     // What is on the device already for one sequence stays there.
     let streams = try placement(1)?.weights.layout != nil

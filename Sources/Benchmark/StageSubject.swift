@@ -38,10 +38,12 @@ final class StageSubject {
   ///   - bytesPerCopy: weights or cache that one copy reads.
   ///   - most: the step for which there must be room.
   init(
-    benchmark: BenchmarkDevice, stage: Stage?, of program: Program, source: [TensorInfo], bytesPerCopy: Int,
+    benchmark: BenchmarkDevice, method: StepMethod = StepMethod(), stage: Stage?, of program: Program,
+    source: [TensorInfo], bytesPerCopy: Int,
     most: Step
   ) throws {
     self.benchmark = benchmark
+    let cache = benchmark.cache(for: method)
     // Twice the largest last-level caches.
     let rotation = benchmark.traits.isCPU ? 128 << 20 : 512 << 20
     let wanted = (rotation + bytesPerCopy - 1) / max(bytesPerCopy, 1)
@@ -67,7 +69,7 @@ final class StageSubject {
     copied.stages = stages
     model = try DeviceModel(
       program: copied, source: RandomTensorSource(tensors: tensors, seed: 1, hasRecipes: true),
-      cache: benchmark.cache, onProgress: { _ in })
+      cache: cache, onProgress: { _ in })
     limits = StepLimits(
       rows: most.columns, outputs: most.columns, sequences: most.sequences,
       pagesPerSequence: most.pagesPerSequence)
@@ -75,9 +77,10 @@ final class StageSubject {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: layers,
       pageCount: most.sequences * most.pagesPerSequence)
-    workspace = try Workspace(device: device, program: copied, limits: limits)
+    workspace = try Workspace(
+      device: device, program: copied, limits: limits, traits: cache.traits)
     recorder = try PlanRecorder(
-      cache: benchmark.cache, model: model, kvCache: kvCache, workspace: workspace)
+      cache: cache, model: model, kvCache: kvCache, workspace: workspace)
     slot = try StepSlot(device: device, limits: limits, index: 0)
     try fill()
   }
@@ -88,13 +91,18 @@ final class StageSubject {
       try benchmark.fill(
         kvCache.keys(layer: layer), byteCount: kvCache.byteCount / model.program.layerCount, keepAlive: [])
     }
-    for array in [
-      .residual, .queries, .attention, .hidden, .normed, .normedScales, .attentionScales, .hiddenScales,
-      .logits,
-    ] as [Workspace.Array] {
+    let rows = limits.rows
+    let arrays: [(Workspace.Array, Int)] = [
+      (.residual, rows * workspace.residualStride), (.queries, rows * workspace.queryStride),
+      (.attention, rows * workspace.attentionWidth), (.hidden, rows * workspace.hiddenWidth),
+      (.normed, rows * workspace.residualStride), (.normedScales, rows * workspace.residualStride / 16),
+      (.attentionScales, rows * workspace.attentionWidth / 16),
+      (.hiddenScales, rows * workspace.hiddenWidth / 16),
+      (.logits, limits.outputs * workspace.logitsStride),
+    ]
+    for (array, floats) in arrays {
       try benchmark.fill(
-        workspace.address(array), byteCount: workspace.byteCount(array), type: .f32,
-        keepAlive: [workspace.memory])
+        workspace.address(array), byteCount: 4 * floats, type: .f32, keepAlive: [workspace.memory])
     }
   }
 

@@ -45,6 +45,8 @@ public struct EngineOptions: Sendable {
   public var memory = MemoryOptions()
   /// How weights are read from a file while the model runs.
   package var reading = ReadOptions()
+  /// How steps are computed.
+  package var method = StepMethod()
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
   /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
   public var pacesPrompts = false
@@ -157,6 +159,12 @@ public final class Engine: Sendable {
       plans = wholes
     }
     limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
+    let streams = streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
+    guard options.method.isFast || (count == 1 && !streams) else {
+      throw EngineError(
+        .option,
+        "unfused steps and naive products want one device with room for all weights: give it more memory")
+    }
     contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
     placementText = streamed.map { MeshPlacement.text($0.map(\.weights)) }
@@ -166,7 +174,7 @@ public final class Engine: Sendable {
     devices = try placement.devices.map { [instance] in
       try Device(instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory)
     }
-    let caches = devices.map(KernelCache.init)
+    let caches = devices.map { [options] in KernelCache(device: $0, method: options.method) }
     tunings = caches.map(\.tuning)
     // Asked before weights are there.
     let pageCounts = placement.programs.indices.map { index in
@@ -174,6 +182,12 @@ public final class Engine: Sendable {
         options, plan: plans[index], available: placement.availableMemory(index),
         device: placement.devices[index],
         program: placement.programs[index])
+    }
+    var times = StartTimes()
+    var begin = ContinuousClock.now
+    func lap() -> Double {
+      defer { begin = .now }
+      return (ContinuousClock.now - begin).seconds
     }
     let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
@@ -188,6 +202,7 @@ public final class Engine: Sendable {
       }
     }
     streams = models.compactMap(\.stream)
+    times.weights = lap()
     let pageCount =
       streamed != nil
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
@@ -195,7 +210,9 @@ public final class Engine: Sendable {
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
       overlaps: options.overlaps)
+    times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
+    times.tuning = lap()
     if let prompt = options.expectedPrompt, (1...contextLength).contains(prompt),
       let runner = runner as? ModelRunner
     {
@@ -204,6 +221,12 @@ public final class Engine: Sendable {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
       }
     }
+    times.steps = lap()
+    for device in devices {
+      times.pipelines += device.pipelinesMade.count
+      times.pipelineSeconds += device.pipelinesMade.time.seconds
+    }
+    startTimes = times
     let scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: maxSequences, promptTokens: promptChunk,
@@ -260,6 +283,24 @@ public final class Engine: Sendable {
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
     for device in devices { try device.savePipelineCache() }
+  }
+
+  /// Where the time of the start went.
+  public let startTimes: StartTimes
+
+  /// Seconds of the parts of a start.
+  public struct StartTimes: Sendable {
+    /// Weights, from their file to the devices.
+    public var weights = 0.0
+    /// The runner: caches, and what a device is tried for.
+    public var runner = 0.0
+    /// Measuring how to cut products; 0 where that is known.
+    public var tuning = 0.0
+    /// Recording and trying the steps of the first request: kernels are compiled on the way.
+    public var steps = 0.0
+    /// Pipelines that were made in all of these, and the time of the driver in making them.
+    public var pipelines = 0
+    public var pipelineSeconds = 0.0
   }
 
   /// How products are cut on this device, a line each: what was measured at its first use.

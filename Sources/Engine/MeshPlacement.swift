@@ -52,7 +52,7 @@ struct MeshPlacement {
     sharers = devices.map { device in
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
-    traits = devices.map(DeviceTraits.init)
+    traits = devices.map { DeviceTraits($0, method: options.method) }
     programs = try program.shared(over: mesh)
   }
 

@@ -57,16 +57,16 @@ package final class ModelRunner: StepRunner {
     self.cache = cache
     self.model = model
     self.limits = limits
-    traits = DeviceTraits(device.physical)
+    traits = cache.traits
     let program = model.program
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount,
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
     hostPages = HostPages(device: device, pageBytes: kvCache.pageByteCount)
-    workspace = try Workspace(device: device, program: program, limits: limits)
+    workspace = try Workspace(device: device, program: program, limits: limits, traits: traits)
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
-      chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU
+      chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU && traits.method.isFast
         && ChainProbe.succeeds(cache: cache, traits: traits))
     done = try device.makeSemaphore()
     for index in 0..<depth {
@@ -273,8 +273,9 @@ package final class ModelRunner: StepRunner {
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     let shape = PlanShape(step, cut: cut, output: .sample, limits: limits)
     slots[0].step.write(step)
-    // Two stamps a barrier; few stages have more than one.
-    let pool = try device.makeTimestampPool(count: 1 + 8 * (model.stages.count + 1))
+    // Two stamps a barrier; few stages have more than one, but for unfused ones, which have up to twenty.
+    let mostStamps = traits.method.fuses ? 8 : 40
+    let pool = try device.makeTimestampPool(count: 1 + mostStamps * (model.stages.count + 1))
     var stampCount = 1
     var ends: [(stage: Int?, stampCount: Int)] = []
     try run { commands in
@@ -302,6 +303,7 @@ package final class ModelRunner: StepRunner {
   /// Measures the tilings of products in steps of single tokens of up to `sequences` sequences, where they are not
   /// known for the device. Nothing may be in flight; page 0 of the cache is overwritten.
   package func tune(sequences: Int) throws {
+    var steps: [(StepContents, PlanShape)] = []
     var count = 1
     while count <= min(sequences, limits.rows, limits.outputs, 8) {
       let rows = (0..<count).map {
@@ -311,11 +313,11 @@ package final class ModelRunner: StepRunner {
       let step = StepContents(
         rows: rows, outputs: Array(rows.indices),
         samples: rows.indices.map { _ in SamplingParameters().device(sequence: 0, position: 1) }, tileRows: 1)
-      try setPages([0], sequence: 0, from: 0)
-      try LinearTuner(recorder: recorder, slot: slots[0].step).tune(
-        step, shape: PlanShape(step, cut: cut, output: .sample, limits: limits))
+      steps.append((step, PlanShape(step, cut: cut, output: .sample, limits: limits)))
       count *= 2
     }
+    try setPages([0], sequence: 0, from: 0)
+    try LinearTuner(recorder: recorder, slot: slots[0].step).tune(steps)
   }
 
   /// Makes ready for other requests after a failure.

@@ -229,7 +229,8 @@ private struct StageLoader {
   /// The matrices of a stage: loaded, or where they will stream to.
   private mutating func matrices(_ stage: Stage, _ index: Int) throws -> [DeviceMatrix] {
     if residency.streams(stage, index), let stream { return stream.matrices(ofStage: index) }
-    return try stage.matrixSpecs(rowInterleave: loader.rowInterleave).map { spec in
+    let specs = stage.matrixSpecs(rowInterleave: loader.rowInterleave, isFused: loader.fuses)
+    return try specs.map { spec in
       // Only whole tensors are used by two stages.
       let key = spec.parts.count == 1 ? spec.parts[0].slice : nil
       if let key, let known = loaded[key] { return known }

@@ -12,8 +12,10 @@ package struct DeviceTraits: Sendable, Hashable {
   package var usualSubgroups: Int
   /// A CPU driver runs invocations one after another: large workgroups cost, latency need not be hidden.
   package var isCPU: Bool
+  /// How steps are computed: it decides what of the device is used.
+  package let method: StepMethod
   /// How matrices lie: see `WeightFormat`. CPU drivers have products whose lanes are rows.
-  package var rowInterleave: Int { isCPU ? 8 : 1 }
+  package var rowInterleave: Int { isCPU && method.linear == .sbi ? 8 : 1 }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool
   /// Whether lanes of a subgroup can read one another's registers.
@@ -21,8 +23,9 @@ package struct DeviceTraits: Sendable, Hashable {
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
   package var matrixUnits: MatrixUnits?
 
-  package init(_ physical: PhysicalDevice) {
+  package init(_ physical: PhysicalDevice, method: StepMethod = StepMethod()) {
     let capabilities = physical.capabilities
+    self.method = method
     isCPU = physical.kind == .cpu
     // Where a range of sizes can be pinned, 32 suits every kernel here; else the device's own.
     subgroupSize =
@@ -30,9 +33,9 @@ package struct DeviceTraits: Sendable, Hashable {
         && capabilities.maxSubgroupSize >= 32
       ? 32 : capabilities.subgroupSize
     sharedMemory = capabilities.maxSharedMemory
-    usesByteProducts = !isCPU && capabilities.integerDotProduct
+    usesByteProducts = !isCPU && capabilities.integerDotProduct && method.linear == .sbi
     canShuffle = capabilities.subgroupShuffle
-    matrixUnits = isCPU ? nil : MatrixUnits(capabilities)
+    matrixUnits = isCPU || !method.usesMatrixUnits ? nil : MatrixUnits(capabilities)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {
     case .cpu:

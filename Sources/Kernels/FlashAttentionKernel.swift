@@ -17,18 +17,6 @@ package struct FlashAttentionKernel: Sendable, Hashable {
   /// Whether queries are held in registers, not in shared memory.
   package var holdsQueries: Bool
 
-  /// The kernel for steps of many tokens of a Program; nil where those do not run on matrix units.
-  package init?(program: Program, traits: DeviceTraits) {
-    guard let units = traits.matrixUnits else { return nil }
-    // Weights of float32 would lose what they are there for.
-    let hasFloats = program.stages.contains { stage in
-      if case .embed = stage { return false }
-      return stage.matrixSpecs.contains { $0.type == .f32 }
-    }
-    guard !hasFloats else { return nil }
-    self.init(heads: program.heads, units: units, traits: traits)
-  }
-
   /// The shape for a device; nil where its matrix units or shared memory do not suffice.
   package init?(heads: HeadLayout, units: MatrixUnits, traits: DeviceTraits) {
     guard units.hasHalfResults, heads.headSize % 16 == 0, heads.headSize % units.n == 0,

@@ -5,6 +5,7 @@ import VulkanRuntime
 /// The pipelines of one device, made when first asked for.
 package final class KernelCache: Sendable {
   package let device: Device
+  package let traits: DeviceTraits
   /// How the linear kernel cuts its work on this device.
   package let tuning: LinearTuning
   private let pipelines = Mutex<[Variant: Pipeline]>([:])
@@ -16,8 +17,10 @@ package final class KernelCache: Sendable {
     package var subgroupSize: Int?
   }
 
-  package init(device: Device) {
+  /// - Parameter method: how steps are computed with these pipelines.
+  package init(device: Device, method: StepMethod = StepMethod()) {
     self.device = device
+    traits = DeviceTraits(device.physical, method: method)
     tuning = LinearTuning(device: device)
   }
 

@@ -49,6 +49,8 @@ package struct LinearKernel: Sendable, Hashable {
   /// How the inputs come, and how what follows wants the outputs.
   package var inputs: ProductForm
   package var next: ProductForm
+  /// Whether it is computed plainly, for comparison: inputs are floats then, and rows are not interleaved.
+  package var isNaive = false
 
   package init(
     matrix: DeviceMatrix, epilogue: Epilogue, hasNorm: Bool = false, hasBias: Bool = false,
@@ -73,6 +75,11 @@ package struct LinearKernel: Sendable, Hashable {
 
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
+    if isNaive {
+      // A workgroup for two rows of one column, whatever the shape.
+      let subgroups = traits.isCPU ? 1 : max(1, traits.invocations(128) / traits.subgroupSize)
+      return Tiling(subgroups: subgroups, split: subgroups, rows: 2, columns: 1, unroll: 1)
+    }
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if lanesAreRows {
       // The same rows for any number of columns: sums of squares then do not depend on who shares a step.
@@ -137,6 +144,7 @@ package struct LinearKernel: Sendable, Hashable {
   /// some product on some device, or near it.
   package func candidates(columnCount: Int, traits: DeviceTraits) -> [Tiling] {
     let standard = tiling(columnCount: columnCount, traits: traits)
+    if isNaive { return [standard] }
     let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
     // Subgroups, split, rows, unroll.
     let cuts =
@@ -179,7 +187,9 @@ package struct LinearKernel: Sendable, Hashable {
 
   /// The shader's name in the library.
   package var shaderName: String {
-    (lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.") + matrix.format.type.name
+    (isNaive
+      ? "linear_naive." : lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.")
+      + matrix.format.type.name
   }
 
   /// The shader's specialization constants.

@@ -6,77 +6,123 @@ import VulkanRuntime
 ///
 /// Each candidate runs as it will in a step: over the same stage of several layers, each after the one before, so that
 /// weights come from memory as they will then. Activations and the first page of the KV cache are overwritten.
-package struct LinearTuner {
+///
+/// Compiling takes most of the time. So all products get their first candidates before any gets its last, and what has
+/// not been tried when time is up is tried at the next start.
+package final class LinearTuner {
   private let recorder: PlanRecorder
   private let slot: StepSlot
-  private let start = ContinuousClock.now
+  private let deadline: ContinuousClock.Instant
+  private let runsOnCPU: Bool
+  private var isWarm = false
+  /// The step that the slot holds.
+  private var written: Int?
+  /// What compiling one pipeline took at most.
+  private var slowest = Duration.zero
 
-  /// What all measuring together may take: what is not reached keeps its default, and is measured another time.
-  private static let budget = Duration.seconds(2)
+  /// What all measuring together may take.
+  package static let usualBudget = Duration.seconds(2)
   /// What a GPU needs to bring its clock up.
   private static let warmUp = Duration.milliseconds(300)
   /// Layers that a candidate runs over.
   private static let mostLayers = 12
+  /// Candidates of each product that are compiled at once.
+  private static let candidatesAtOnce = 3
 
-  /// - Parameter slot: where the step that is measured with is written; nothing may be in flight.
-  package init(recorder: PlanRecorder, slot: StepSlot) {
+  /// - Parameters:
+  ///   - slot: where the steps that are measured with are written; nothing may be in flight.
+  ///   - budget: what all measuring may take; the pipeline that is being compiled then is waited for.
+  ///   - runsOnCPU: whether CPU drivers are tuned too, whose best tilings are known: for tests.
+  package init(
+    recorder: PlanRecorder, slot: StepSlot, budget: Duration = usualBudget, runsOnCPU: Bool = false
+  ) {
     self.recorder = recorder
     self.slot = slot
+    self.runsOnCPU = runsOnCPU
+    deadline = .now + budget
   }
 
   /// One product, of several layers.
-  private struct Subject {
+  fileprivate struct Subject {
     var key: LinearTuning.Key
+    /// Which of the steps it is of.
+    var step: Int
     var products: [PlanRecorder.Product]
-    var candidates: [LinearKernel.Tiling]
+    /// What is still to be timed: first the best of those that were tried before, if any were.
+    var waiting: ArraySlice<LinearKernel.Tiling>
+    /// Candidates that were tried.
+    var tried: Int
+    var best: (tiling: LinearKernel.Tiling, seconds: Double)?
+    /// Whether the first that waits was tried before.
+    var retries: Bool
   }
 
-  /// Measures what steps of `columnCount` tokens need. Does nothing on a device without a clock, or on a CPU driver,
-  /// whose best tilings are known.
-  ///
-  /// - Returns: how many products were measured.
+  /// What a run has done.
+  package struct Outcome: Sendable {
+    /// Candidates that were tried.
+    package var tried = 0
+    /// Products with candidates that were not, for want of time.
+    package var unfinished = 0
+  }
+
+  /// Measures what `steps` need, as far as time goes. Does nothing on a device without a clock.
   @discardableResult
-  package func tune(_ step: StepContents, shape: PlanShape) throws -> Int {
+  package func tune(_ steps: [(contents: StepContents, shape: PlanShape)]) throws -> Outcome {
     let (cache, traits) = (recorder.cache, recorder.traits)
-    guard !traits.isCPU, cache.device.capabilities.timestampBits > 0, !shape.usesMatrixUnits else { return 0 }
-    let subjects = subjects(shape)
-    guard !subjects.isEmpty else { return 0 }
-    slot.write(step)
-    compile(subjects)
-    let pool = try cache.device.makeTimestampPool(count: 2)
-    var isWarm = false
-    var count = 0
-    for subject in subjects {
-      var best: (tiling: LinearKernel.Tiling, seconds: Double)?
-      for tiling in subject.candidates {
-        if ContinuousClock.now - start > Self.budget { break }
-        guard let seconds = try time(subject, tiling, pool: pool, isWarm: &isWarm) else { continue }
-        if best == nil || seconds < best!.seconds { best = (tiling, seconds) }
-      }
-      if ContinuousClock.now - start > Self.budget { break }
-      guard let best else { continue }
-      cache.tuning.set(best.tiling, for: subject.key)
-      count += 1
+    guard !traits.isCPU || runsOnCPU, cache.device.capabilities.timestampBits > 0 else { return Outcome() }
+    var subjects = steps.enumerated().flatMap { index, step in
+      step.shape.usesMatrixUnits ? [] : self.subjects(step.shape, index)
     }
-    if count > 0 { try? cache.tuning.save() }
-    return count
+    let pool = try cache.device.makeTimestampPool(count: 2)
+    var outcome = Outcome()
+    while subjects.contains(where: { !$0.waiting.isEmpty }), hasTime {
+      let before = outcome.tried
+      let batches = subjects.map { $0.waiting.prefix(Self.candidatesAtOnce + ($0.retries ? 1 : 0)) }
+      let compiled = compile(zip(subjects, batches).map { ($0.products[0].kernel, $1) })
+      for index in subjects.indices where !batches[index].isEmpty {
+        if written != subjects[index].step {
+          slot.write(steps[subjects[index].step].contents)
+          written = subjects[index].step
+        }
+        for (tiling, isReady) in zip(batches[index], compiled[index]) {
+          guard isReady, hasTime else { break }
+          subjects[index].take(tiling, seconds: try time(subjects[index], tiling, pool: pool))
+          outcome.tried += 1
+        }
+        if let best = subjects[index].best {
+          cache.tuning.set(best.tiling, tried: subjects[index].tried, for: subjects[index].key)
+        }
+      }
+      // The time left is shorter than what a pipeline may take.
+      if outcome.tried == before { break }
+    }
+    outcome.unfinished = subjects.count { !$0.waiting.isEmpty }
+    if outcome.tried > 0 { try? cache.tuning.save() }
+    return outcome
   }
 
-  /// The products of a step whose best tilings are not known: those whose sums of squares others read come first.
-  private func subjects(_ shape: PlanShape) -> [Subject] {
+  private var hasTime: Bool { ContinuousClock.now < deadline }
+
+  /// The products of a step with tilings that were not tried: those whose sums of squares others read come first.
+  private func subjects(_ shape: PlanShape, _ step: Int) -> [Subject] {
     var found: [LinearTuning.Key: Subject] = [:]
     var order: [LinearTuning.Key] = []
     for index in recorder.stageIndices {
       for product in recorder.products(at: index, shape: shape, slot: slot, squareCount: 256)
-      where product.columnCount > 0 {
+      where product.columnCount > 0 && !product.kernel.isNaive {
         let key = LinearTuning.Key(
           product.kernel, columnCount: product.columnCount, isChained: recorder.chainsStages)
-        if recorder.cache.tuning.isKnown(key) { continue }
         if found[key] == nil {
+          let candidates = product.kernel.candidates(
+            columnCount: product.columnCount, traits: recorder.traits)
+          let known = recorder.cache.tuning.known(key, among: candidates)
+          let tried = min(known?.tried ?? 0, candidates.count)
+          guard tried < candidates.count else { continue }
           order.append(key)
           found[key] = Subject(
-            key: key, products: [],
-            candidates: product.kernel.candidates(columnCount: product.columnCount, traits: recorder.traits))
+            key: key, step: step, products: [],
+            waiting: ((known.map { [$0.tiling] } ?? []) + candidates[tried...])[...], tried: tried,
+            retries: known != nil)
         }
         if found[key]!.products.count < Self.mostLayers { found[key]!.products.append(product) }
       }
@@ -84,21 +130,35 @@ package struct LinearTuner {
     return order.compactMap { found[$0] }
   }
 
-  /// Compiles all candidates, several at a time; those that the device has no room for are left out when timed.
-  private func compile(_ subjects: [Subject]) {
+  /// Compiles candidates, several at a time, as far as time goes: those that there was time for are ready, if only to
+  /// find that the device has no room for them.
+  private func compile(_ batches: [(LinearKernel, ArraySlice<LinearKernel.Tiling>)]) -> [[Bool]] {
     let (cache, traits) = (recorder.cache, recorder.traits)
-    let all = subjects.flatMap { subject in subject.candidates.map { (subject.products[0].kernel, $0) } }
-    let (first, isChained) = (start, recorder.chainsStages)
-    DispatchQueue.concurrentPerform(iterations: all.count) { index in
-      if ContinuousClock.now - first > Self.budget { return }
-      _ = try? all[index].0.pipeline(
-        all[index].1, isChained: isChained, cache: cache, traits: traits)
+    // Breadth first, so that what there is no time for is the last of each.
+    let all = (0...Self.candidatesAtOnce).flatMap { place in
+      batches.indices.compactMap { index in
+        batches[index].1.dropFirst(place).first.map { (index, place, batches[index].0, $0) }
+      }
     }
+    let ready = Mutex(batches.map { [Bool](repeating: false, count: $0.1.count) })
+    let (deadline, isChained) = (deadline, recorder.chainsStages)
+    let slowest = Mutex(slowest)
+    DispatchQueue.concurrentPerform(iterations: all.count) { entry in
+      let (index, place, kernel, tiling) = all[entry]
+      let start = ContinuousClock.now
+      guard start + slowest.withLock({ $0 }) < deadline else { return }
+      _ = try? kernel.pipeline(tiling, isChained: isChained, cache: cache, traits: traits)
+      let duration = ContinuousClock.now - start
+      slowest.withLock { $0 = max($0, duration) }
+      ready.withLock { $0[index][place] = true }
+    }
+    self.slowest = slowest.withLock { $0 }
+    return ready.withLock { $0 }
   }
 
   /// Seconds of the subject's products with that tiling; nil where the device has no room for it.
   private func time(
-    _ subject: Subject, _ tiling: LinearKernel.Tiling, pool: TimestampPool, isWarm: inout Bool
+    _ subject: Subject, _ tiling: LinearKernel.Tiling, pool: TimestampPool
   ) throws -> Double? {
     let device = recorder.cache.device
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
@@ -127,11 +187,21 @@ package struct LinearTuner {
       try device.computeQueue.waitIdle()
       return try pool.read()[1]
     }
-    if !isWarm {
+    if !isWarm, !recorder.traits.isCPU {
       let begin = ContinuousClock.now
       while ContinuousClock.now - begin < Self.warmUp { _ = try run() }
-      isWarm = true
     }
+    isWarm = true
     return try (0..<3).map { _ in try run() }.min()
+  }
+}
+
+extension LinearTuner.Subject {
+  /// Takes what was measured of the first that waits.
+  fileprivate mutating func take(_ tiling: LinearKernel.Tiling, seconds: Double?) {
+    waiting = waiting.dropFirst()
+    if retries { retries = false } else { tried += 1 }
+    guard let seconds, seconds < best?.seconds ?? .infinity else { return }
+    best = (tiling, seconds)
   }
 }

@@ -20,18 +20,26 @@ package final class LinearTuning: Sendable {
 
   private static let kind = "tuning"
   private let device: Device
-  private let measured: Mutex<[Key: LinearKernel.Tiling]>
+  private let measured: Mutex<[Key: Entry]>
+
+  /// The fastest of the candidates that were tried, and how many of them were: the first ones.
+  package struct Entry: Hashable, Sendable {
+    package var tiling: LinearKernel.Tiling
+    package var tried: Int
+  }
 
   init(device: Device) {
     self.device = device
     let lines = String(decoding: device.keptBytes(Self.kind) ?? [], as: UTF8.self).split(separator: "\n")
-    var known: [Key: LinearKernel.Tiling] = [:]
+    var known: [Key: Entry] = [:]
     for line in lines {
       let parts = line.split(separator: "\t")
       let numbers = parts.last?.split(separator: " ").compactMap { Int($0) } ?? []
-      guard parts.count == 2, numbers.count == 5 else { continue }
-      known[Key(text: String(parts[0]))] = LinearKernel.Tiling(
-        subgroups: numbers[0], split: numbers[1], rows: numbers[2], columns: numbers[3], unroll: numbers[4])
+      guard parts.count == 2, numbers.count == 6, numbers[5] > 0 else { continue }
+      known[Key(text: String(parts[0]))] = Entry(
+        tiling: LinearKernel.Tiling(
+          subgroups: numbers[0], split: numbers[1], rows: numbers[2], columns: numbers[3], unroll: numbers[4]),
+        tried: numbers[5])
     }
     measured = Mutex(known)
   }
@@ -41,24 +49,27 @@ package final class LinearTuning: Sendable {
     _ kernel: LinearKernel, columnCount: Int, isChained: Bool = false, traits: DeviceTraits
   ) -> LinearKernel.Tiling {
     let key = Key(kernel, columnCount: columnCount, isChained: isChained)
-    if let known = measured.withLock({ $0[key] }),
-      // A file may hold anything.
-      kernel.candidates(columnCount: columnCount, traits: traits).contains(known)
-    {
-      return known
-    }
-    return kernel.tiling(columnCount: columnCount, traits: traits)
+    let candidates = kernel.candidates(columnCount: columnCount, traits: traits)
+    return known(key, among: candidates)?.tiling ?? kernel.tiling(columnCount: columnCount, traits: traits)
   }
 
-  func isKnown(_ key: Key) -> Bool { measured.withLock { $0[key] != nil } }
+  /// What is known of a product; a file may hold anything, so it must be among the candidates.
+  func known(_ key: Key, among candidates: [LinearKernel.Tiling]) -> Entry? {
+    measured.withLock { $0[key] }.flatMap { candidates.contains($0.tiling) ? $0 : nil }
+  }
 
-  func set(_ tiling: LinearKernel.Tiling, for key: Key) { measured.withLock { $0[key] = tiling } }
+  func set(_ tiling: LinearKernel.Tiling, tried: Int, for key: Key) {
+    measured.withLock { $0[key] = Entry(tiling: tiling, tried: tried) }
+  }
 
   /// Writes what is known to the file. Throws when it cannot be written.
   func save() throws(VulkanError) {
     let lines = measured.withLock { known in
-      known.map { key, tiling in
-        "\(key.text)\t\(tiling.subgroups) \(tiling.split) \(tiling.rows) \(tiling.columns) \(tiling.unroll)\n"
+      known.map { key, entry in
+        let tiling = entry.tiling
+        return
+          "\(key.text)\t\(tiling.subgroups) \(tiling.split) \(tiling.rows) \(tiling.columns) \(tiling.unroll) "
+          + "\(entry.tried)\n"
       }
     }
     try device.keep(Array(lines.sorted().joined().utf8), as: Self.kind)
@@ -67,9 +78,10 @@ package final class LinearTuning: Sendable {
   /// A line for each product: what it is, and how it is cut.
   package var texts: [String] {
     measured.withLock { known in
-      known.map { key, tiling in
-        "\(key.text): subgroups \(tiling.subgroups), split \(tiling.split), rows \(tiling.rows), "
-          + "columns \(tiling.columns), unroll \(tiling.unroll)"
+      known.map { key, entry in
+        let tiling = entry.tiling
+        return "\(key.text): subgroups \(tiling.subgroups), split \(tiling.split), rows \(tiling.rows), "
+          + "columns \(tiling.columns), unroll \(tiling.unroll); the best of \(entry.tried)"
       }
     }.sorted()
   }

@@ -52,11 +52,26 @@ package struct MatrixSpec: Sendable {
 
 extension Stage {
   /// The matrices that the stage's products read, in order.
-  package func matrixSpecs(rowInterleave: Int) -> [MatrixSpec] {
-    matrixSpecs.map {
+  ///
+  /// - Parameter isFused: false for products whose results other dispatches finish: every tensor is a matrix then.
+  package func matrixSpecs(rowInterleave: Int, isFused: Bool = true) -> [MatrixSpec] {
+    (isFused ? matrixSpecs : unfusedMatrixSpecs).map {
       var spec = $0
       spec.rowInterleave = rowInterleave
       return spec
+    }
+  }
+
+  /// The same for unfused products, whose results are stacked in activation layout.
+  private var unfusedMatrixSpecs: [MatrixSpec] {
+    switch self {
+    case .gatedFeedForward(let stage):
+      [
+        MatrixSpec(parts: [.init(slice: stage.gate)]),
+        MatrixSpec(parts: [.init(slice: stage.up)], rowOffset: activationStride(stage.gate.rows.count)),
+      ]
+    case .queryKeyValue(let stage): stage.unfusedMatrixSpecs
+    case .embed, .attention, .residualProjection, .logits, .collective: matrixSpecs
     }
   }
 
@@ -87,9 +102,21 @@ extension QueryKeyValueStage {
     rope.pairing == .halves ? (headSize: heads.headSize, rotatedSize: rope.rotatedSize) : nil
   }
 
+  private var slices: [(slice: TensorSlice, pairs: (headSize: Int, rotatedSize: Int)?)] {
+    [(query, pairs), (key, pairs), (value, nil)]
+  }
+
+  /// Q, K and V, each by itself.
+  fileprivate var unfusedMatrixSpecs: [MatrixSpec] {
+    var rows = 0
+    return slices.map { slice, pairs in
+      defer { rows += slice.rows.count }
+      return MatrixSpec(parts: [.init(slice: slice, pairs: pairs)], rowOffset: rows)
+    }
+  }
+
   /// Q, K and V stacked: one matrix for each run of parts of the same format.
   fileprivate var matrixSpecs: [MatrixSpec] {
-    let slices = [(query, pairs), (key, pairs), (value, nil)]
     var specs: [MatrixSpec] = []
     var stackedRow = 0
     for (slice, pairs) in slices {

@@ -58,7 +58,7 @@ package final class PlanRecorder {
   /// Attention of prompts on the matrix units; nil where steps of many tokens do not run on them.
   let flash: FlashAttentionKernel?
   /// How each stage's products want their inputs; `.none` for stages without.
-  private let forms: [ProductForm]
+  let forms: [ProductForm]
   /// Whether stages of single tokens run without barriers between them.
   package let chainsStages: Bool
 
@@ -70,16 +70,21 @@ package final class PlanRecorder {
     cache: KernelCache, model: DeviceModel, kvCache: KVCache, workspace: Workspace, port: MeshPort? = nil,
     chainsStages: Bool = false
   ) throws {
-    self.chainsStages = chainsStages
+    self.chainsStages = chainsStages && cache.traits.method.isFast
     self.cache = cache
     self.model = model
     self.kvCache = kvCache
     self.workspace = workspace
     self.port = port
-    let traits = DeviceTraits(cache.device.physical)
+    let traits = cache.traits
+    precondition(port == nil || traits.method.isFast)
     self.traits = traits
     forms = model.stages.map { $0.inputForm(traits) }
-    flash = FlashAttentionKernel(program: model.program, traits: traits)
+    flash = traits.matrixUnits.flatMap { units in
+      // Weights of float32 would lose what they are there for.
+      model.stages.contains { $0.matrices.contains { $0.format.type == .f32 } }
+        ? nil : FlashAttentionKernel(heads: model.program.heads, units: units, traits: traits)
+    }
     let all = model.stages.indices.map { index in
       Self.extras(model.stages, index, kvCache: kvCache, workspace: workspace)
     }
@@ -169,6 +174,8 @@ package final class PlanRecorder {
     var state = RecordingState()
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
+    } else if !traits.method.fuses {
+      try recordUnfused(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
       let indices = model.stages.indices.filter { !isSkipped(model.stages[$0], shape) }
       for index in indices {
@@ -319,10 +326,24 @@ package final class PlanRecorder {
     package var columnCount: Int
   }
 
-  /// The products of stage `index`, which may run at the same time; none for stages that have none.
+  /// The products of stage `index`; none for stages that have none. Those of fused steps may run at the same time.
   ///
   /// - Parameter squareCount: parts in which the stage before leaves the sum of squares of each row.
   package func products(at index: Int, shape: PlanShape, slot: StepSlot, squareCount: Int) -> [Product] {
+    let products =
+      traits.method.fuses
+      ? fusedProducts(at: index, shape: shape, slot: slot, squareCount: squareCount)
+      : unfusedProducts(at: index, shape: shape, slot: slot)
+    return products.map { product in
+      var product = product
+      product.kernel.isNaive = traits.method.linear == .naive
+      return product
+    }
+  }
+
+  private func fusedProducts(
+    at index: Int, shape: PlanShape, slot: StepSlot, squareCount: Int
+  ) -> [Product] {
     var push = LinearPush()
     push.step = slot.stepAddress
     push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
@@ -391,7 +412,7 @@ package final class PlanRecorder {
     }
   }
 
-  private func recordAttention(
+  func recordAttention(
     _ stage: AttentionStage, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, next: ProductForm,
     chain: StageChain?
   ) throws {
@@ -452,13 +473,9 @@ package final class PlanRecorder {
     return StepCut(tileRows: tileRows, usesMatrixUnits: false)
   }
 
-  /// Steps of more tokens run on the matrix units where the device has them for the model.
-  static let mostRowsWithoutMatrixUnits = 16
-
   /// Tokens from which on the matrix units are faster: as measured on an H100, sooner where products read more.
   private var fewestMatrixRows: Int {
-    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } }
-      ? 8 : Self.mostRowsWithoutMatrixUnits
+    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 8 : 16
   }
 }
 

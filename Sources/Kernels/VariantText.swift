@@ -19,7 +19,7 @@ extension KernelCache.Variant {
 
   private static let linear = [
     "threads", "subgroups", "split", "rows", "columns", "unroll", "epilogue", "norm", "bias", "gather",
-    "activation", "next",
+    "activation", "next", "chained", "staged",
   ]
 
   /// The constants of each shader in the order of their ids; the shaders say more.
@@ -31,21 +31,26 @@ extension KernelCache.Variant {
     ],
     "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds"],
     "copy": ["threads", "loads"],
+    "elementwise": ["threads", "operation", "activation"],
     "embed": ["threads", "next"],
     "flash": [
       "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held",
     ],
     "headnorm": ["threads"],
+    "heads": ["threads", "rotate", "store"],
     "idle": ["threads"],
     "linear": linear,
     "linear_bytes": linear,
+    "linear_naive": linear,
     "linear_rows": linear,
     "matrix": [
       "threads", "row subgroups", "token subgroups", "row fragments", "token fragments", "m", "n", "k",
       "step",
       "split", "band", "epilogue", "bias", "gather", "activation",
     ],
+    "norm": ["threads", "heads"],
     "normalise": ["threads", "norm", "addend", "gather"],
+    "quantise": ["threads"],
     "random": [
       "threads", "kind", "block bytes", "scale", "minimum", "signed", "copied", "doubled", "doubled end",
       "exponent",

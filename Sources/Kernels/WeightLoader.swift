@@ -1,4 +1,6 @@
 import CShaderInterface
+import Dispatch
+import Glibc
 import ModelFiles
 import Transformer
 import VulkanRuntime
@@ -17,6 +19,8 @@ package final class WeightLoader {
   private var constants: [UInt32] = []
   private var remaining: Int
   let rowInterleave: Int
+  /// Whether the matrices are for fused products.
+  var fuses: Bool { traits.method.fuses }
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
@@ -28,11 +32,11 @@ package final class WeightLoader {
     onProgress: @escaping (Int) throws -> Void
   ) throws {
     self.cache = cache
-    self.rowInterleave = rowInterleave ?? DeviceTraits(cache.device.physical).rowInterleave
+    self.rowInterleave = rowInterleave ?? cache.traits.rowInterleave
     self.source = source
     self.onProgress = onProgress
     remaining = totalBytes
-    traits = DeviceTraits(cache.device.physical)
+    traits = cache.traits
     arena = MemoryArena(device: cache.device, label: "weights")
     let slotBytes = slotBytes ?? Self.slotBytes(traits)
     for index in 0..<2 {
@@ -221,6 +225,31 @@ package final class WeightLoader {
     }
   }
 
+  /// Bytes that one thread copies at a time.
+  private static let pieceBytes = 1 << 20
+
+  /// Copies on all cores: the pages of a file are brought into the process on the way, which takes a core longer than
+  /// copying them, and a link to a device is faster than one core's copy.
+  private static func copy(_ bytes: UnsafeRawBufferPointer, to memory: UnsafeMutableRawPointer) {
+    let count = (bytes.count + pieceBytes - 1) / pieceBytes
+    nonisolated(unsafe) let (source, target) = (bytes, memory)
+    DispatchQueue.concurrentPerform(iterations: count) { index in
+      let start = index * pieceBytes
+      let piece = UnsafeRawBufferPointer(rebasing: source[start..<min(start + pieceBytes, source.count)])
+      bringIn(piece)
+      (target + start).copyMemory(from: piece.baseAddress!, byteCount: piece.count)
+    }
+  }
+
+  /// Asks the system for all pages at once, instead of one fault for each few; where it cannot, faults do it.
+  private static func bringIn(_ bytes: UnsafeRawBufferPointer) {
+    let populateRead: Int32 = 22  // MADV_POPULATE_READ, Linux 5.14
+    let page = sysconf(Int32(_SC_PAGESIZE))
+    let first = UInt(bitPattern: bytes.baseAddress!) / UInt(page) * UInt(page)
+    let end = UInt(bitPattern: bytes.baseAddress!) + UInt(bytes.count)
+    madvise(UnsafeMutableRawPointer(bitPattern: first), Int(end - first), populateRead)
+  }
+
   /// Copies rows into a slot's memory, as the file holds them or as float32.
   private func fetch(
     _ rows: Range<Int>, _ columns: Range<Int>, of tensor: TensorInfo, widened: Bool, into slot: StagingSlot
@@ -231,7 +260,7 @@ package final class WeightLoader {
           start: slot.memory.assumingMemoryBound(to: Float.self), count: rows.count * tensor.columns)
         dequantize(bytes, type: tensor.type, into: floats)
       } else if columns.count == tensor.columns {
-        slot.memory.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+        Self.copy(bytes, to: slot.memory)
       } else {
         let first = columns.lowerBound / tensor.type.blockSize * tensor.type.blockBytes
         let count = columns.count / tensor.type.blockSize * tensor.type.blockBytes

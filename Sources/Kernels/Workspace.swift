@@ -48,10 +48,12 @@ package final class Workspace: Sendable {
     case residual, queries, scratch, partials, logits, best, counters, lastTokens
     /// Inputs of products, float32 or blocks of bytes, and the scales of blocks.
     case normed, normedScales, squares, attention, attentionScales, hidden, hiddenScales
+    /// Inputs of an unfused step's products, in blocks of bytes.
+    case quantised, quantisedScales
   }
 
-  package init(device: Device, program: Program, limits: StepLimits) throws {
-    let sizes = Sizes(program: program, limits: limits, traits: DeviceTraits(device.physical))
+  package init(device: Device, program: Program, limits: StepLimits, traits: DeviceTraits) throws {
+    let sizes = Sizes(program: program, limits: limits, traits: traits)
     self.limits = limits
     residualStride = activationStride(program.width)
     queryStride = sizes.queryStride
@@ -81,11 +83,6 @@ package final class Workspace: Sendable {
 
   package func address(_ array: Array) -> UInt64 { memory.address + UInt64(offsets[array.rawValue]) }
   package func offset(_ array: Array) -> Int { offsets[array.rawValue] }
-  /// Bytes of an array, with what pads it.
-  package func byteCount(_ array: Array) -> Int {
-    let next = array.rawValue + 1
-    return (next < offsets.count ? offsets[next] : memory.byteCount) - offsets[array.rawValue]
-  }
 
   /// Device bytes that a workspace with these limits takes.
   package static func byteCount(program: Program, limits: StepLimits, traits: DeviceTraits) -> Int {
@@ -116,6 +113,15 @@ package final class Workspace: Sendable {
       hiddenWidth = activationStride(program.feedForwardWidth)
       scratchStride = max(
         (heads.headCount + heads.kvHeadCount) * heads.headSize, activationStride(program.width))
+      if !traits.method.fuses {
+        // What products leave, stacked: queries, keys and values, or gates and what they multiply.
+        scratchStride = max(
+          scratchStride, activationStride((heads.headCount + 2 * heads.kvHeadCount) * heads.headSize),
+          2 * hiddenWidth)
+      }
+      let quantisedWidth =
+        traits.method.fuses || !traits.usesByteProducts
+        ? 0 : max(activationStride(program.width), attentionWidth, hiddenWidth)
       // The device of a mesh that draws tokens has the logits of all others too.
       let share = program.share
       let vocabulary =
@@ -144,36 +150,23 @@ package final class Workspace: Sendable {
         partials = max(partials, 4 << 20)
         counters = max(counters, 4096)
       }
-      // Steps of many tokens have float16 inputs of products, and no other, where they run on the matrix units.
-      let fewRows =
-        FlashAttentionKernel(program: program, traits: traits) == nil
-        ? limits.rows : min(limits.rows, PlanRecorder.mostRowsWithoutMatrixUnits)
-      func inputs(_ width: Int) -> Int { max(fewRows * width, (limits.rows * width + 1) / 2) }
-      // What a norm or other devices are still to work on.
-      let needsScratch =
-        share.mesh.tensor > 1
-        || program.stages.contains {
-          switch $0 {
-          case .residualProjection(let stage): stage.postNorm != nil
-          case .queryKeyValue(let stage): stage.queryNorm != nil || stage.keyNorm != nil
-          default: false
-          }
-        }
       for array in Array.allCases {
         let floats =
           switch array {
           case .residual: limits.rows * activationStride(program.width)
           case .queries: limits.rows * queryStride
-          case .normed: inputs(activationStride(program.width))
-          case .normedScales: fewRows * activationStride(program.width) / 16
+          case .normed: limits.rows * activationStride(program.width)
+          case .normedScales: limits.rows * activationStride(program.width) / 16
           // One for each workgroup of the product before, which has two rows or more.
-          case .squares: fewRows * program.width / 2
-          case .attention: inputs(attentionWidth)
-          case .attentionScales: fewRows * attentionWidth / 16
-          case .hidden: inputs(hiddenWidth)
-          case .hiddenScales: fewRows * hiddenWidth / 16
+          case .squares: limits.rows * program.width / 2
+          case .attention: limits.rows * attentionWidth
+          case .attentionScales: limits.rows * attentionWidth / 16
+          case .hidden: limits.rows * hiddenWidth
+          case .hiddenScales: limits.rows * hiddenWidth / 16
+          case .quantised: limits.rows * quantisedWidth / 4
+          case .quantisedScales: limits.rows * quantisedWidth / 16
           case .best: limits.outputs * (vocabulary + 1)
-          case .scratch: (needsScratch ? limits.rows : fewRows) * scratchStride
+          case .scratch: limits.rows * scratchStride
           case .partials: partials
           case .logits: limits.outputs * logitsStride
           case .counters: counters

@@ -36,7 +36,7 @@ extension SelfTest {
     let device = try Device(
       instance: instance, physical: physical, pipelineCacheDirectory: nil, captureStatistics: true)
     let cache = KernelCache(device: device)
-    let traits = DeviceTraits(physical)
+    let traits = cache.traits
     var (pipelines, spills, failures, statistics) = (0, 0, 0, 0)
     for variant in PipelineVariants(traits: traits, units: traits.matrixUnits).all {
       let result = compile(variant, cache: cache, traits: traits)

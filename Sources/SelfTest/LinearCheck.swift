@@ -15,6 +15,8 @@ struct LinearCheck {
   let tiling: LinearTiling?
   let inputs: ProductForm
   let next: ProductForm
+  /// Whether the plain kernel is checked, which has but one tiling.
+  var isNaive = false
 
   static let tolerance = 2e-5
   /// Halves have 11 bits.
@@ -39,6 +41,12 @@ struct LinearCheck {
     return count
   }
 
+  private func made(_ kernel: LinearKernel) -> LinearKernel {
+    var kernel = kernel
+    kernel.isNaive = isNaive
+    return kernel
+  }
+
   private func tiling(of kernel: LinearKernel) -> LinearKernel.Tiling {
     let chosen = kernel.tiling(columnCount: dispatched, traits: bench.traits)
     return tiling?.applied(to: chosen) ?? chosen
@@ -48,7 +56,7 @@ struct LinearCheck {
     let tiling = tiling(of: kernel)
     // Half of the checks run as a chained stage does, after one that is done.
     var random = bench.random(name + " chained")
-    let isChained = !kernel.lanesAreRows && random.next() % 2 == 0
+    let isChained = !kernel.lanesAreRows && !isNaive && random.next() % 2 == 0
     let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
     try kernel.record(
       commands, push: push, columnCount: count(tiling), cache: bench.cache, traits: bench.traits,
@@ -111,8 +119,9 @@ struct LinearCheck {
     push.outputs = outputs.address
     push.output_stride = UInt32(stride)
     push.softcap = stage.softcap ?? 0
-    let kernel = LinearKernel(
-      matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: inputs)
+    let kernel = made(
+      LinearKernel(
+        matrix: weights.matrix, epilogue: .store, hasNorm: true, gathersOutputs: true, inputs: inputs))
     let groups = groups(kernel)
     let best = image.addPoisoned(columnCount * groups * 2)
     var extras = LinearExtrasData()
@@ -165,9 +174,10 @@ struct LinearCheck {
     push.bias = weights.bias
     let scratch = image.addPoisoned(columnCount * stride)
     let next = outputWidth.isMultiple(of: 32) ? next : .floats
-    let kernel = LinearKernel(
-      matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
-      hasBias: stage.bias != nil, inputs: inputs, next: next)
+    let kernel = made(
+      LinearKernel(
+        matrix: weights.matrix, epilogue: stage.postNorm == nil ? .residual : .residualNorm,
+        hasBias: stage.bias != nil, inputs: inputs, next: next))
     let left = NextOutputs(
       form: next, width: outputWidth, rowCount: columnCount,
       squareCount: next == .none ? 0 : stage.postNorm == nil ? groups(kernel) : 1,
@@ -214,9 +224,10 @@ struct LinearCheck {
     var extras = LinearExtrasData()
     extras.next = left.arguments
     push.extras = image.add(structs: [extras]).address
-    let kernel = LinearKernel(
-      matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: stage.activation, inputs: inputs,
-      next: next)
+    let kernel = made(
+      LinearKernel(
+        matrix: weights.matrix, epilogue: .gated, hasNorm: true, activation: stage.activation, inputs: inputs,
+        next: next))
     try bench.check(name, image: image) { commands in
       try record(kernel, push, commands)
     } compare: { outcome in
@@ -248,10 +259,11 @@ struct LinearCheck {
       for matrix in weights.matrices {
         var push = push
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
-        let kernel = LinearKernel(
-          matrix: matrix, epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm,
-          hasNorm: true,
-          hasBias: weights.bias != 0, inputs: inputs)
+        let kernel = made(
+          LinearKernel(
+            matrix: matrix, epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm,
+            hasNorm: true,
+            hasBias: weights.bias != 0, inputs: inputs))
         try record(kernel, push, commands)
       }
     } compare: { outcome in

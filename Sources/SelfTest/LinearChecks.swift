@@ -28,11 +28,11 @@ struct LinearChecks {
             for cut in cuts {
               let name =
                 "\(name), columns \(cut.columnCount), \(cut.inputs) to \(cut.next)"
-                + (cut.tiling.map { ", \($0.text)" } ?? "")
+                + (cut.tiling.map { ", \($0.text)" } ?? "") + (cut.isNaive ? ", naive" : "")
               guard bench.wants(name) else { continue }
               let check = LinearCheck(
                 bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
-                tiling: cut.tiling, inputs: cut.inputs, next: cut.next)
+                tiling: cut.tiling, inputs: cut.inputs, next: cut.next, isNaive: cut.isNaive)
               try check.run(stage, weights)
             }
           }
@@ -49,6 +49,7 @@ struct LinearChecks {
     var tiling: LinearTiling?
     var inputs: ProductForm
     var next: ProductForm
+    var isNaive = false
   }
 
   /// What is run of one stage whose matrices are interleaved: numbers of columns take turns.
@@ -80,6 +81,11 @@ struct LinearChecks {
           columnCount: columnCounts[turn / 3 % columnCounts.count], tiling: nil, inputs: inputs(turn / 3),
           next: next(turn / 3))
       ] : []
+    // Every epilogue of the plain kernel with several formats.
+    if turn % 4 == 1 {
+      cuts.append(
+        Cut(columnCount: [1, 3, 9][turn / 4 % 3], tiling: nil, inputs: .floats, next: .floats, isNaive: true))
+    }
     // Coprime steps through the list: one pass over all formats and stages takes in more than all tilings.
     // CPU drivers take long to compile: there, stages take turns from format to format.
     for part in 0..<(bench.traits.isCPU ? (formatIndex + stageIndex) % 2 : 2) {

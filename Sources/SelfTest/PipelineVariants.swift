@@ -20,8 +20,10 @@ struct PipelineVariants {
   let units: MatrixUnits?
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap { [repack($0), random($0)] + embed($0) + linear($0) + matrix($0) } + attention
-      + flash + normalise + outputs + combine + [chain]
+    TensorType.allCases.flatMap {
+      [repack($0), random($0)] + embed($0) + linear($0) + naive($0) + matrix($0)
+    } + attention
+      + flash + normalise + outputs + combine + unfused + [chain]
   }
 
   private var combine: [PipelineVariant] {
@@ -146,6 +148,57 @@ struct PipelineVariants {
       }
     }
     return result
+  }
+
+  /// The plain kernel has one tiling.
+  private func naive(_ type: TensorType) -> [PipelineVariant] {
+    Self.uses.map { use in
+      let leaves = [.residual, .residualNorm, .gated].contains(use.epilogue)
+      var kernel = LinearKernel(
+        matrix: DeviceMatrix(
+          format: WeightFormat.of(type), rows: 4096, columns: 4096, planes: [], rowOffset: 0),
+        epilogue: use.epilogue, hasNorm: use.hasNorm, hasBias: use.hasBias, gathersOutputs: use.gathers,
+        activation: use.activation, next: leaves ? .floats : .none)
+      kernel.isNaive = true
+      return PipelineVariant(
+        shader: kernel.shaderName,
+        specialization: kernel.specialization(kernel.tiling(columnCount: 1, traits: traits), traits: traits),
+        pushConstantBytes: MemoryLayout<LinearPush>.size, text: use.text)
+    }
+  }
+
+  private var unfused: [PipelineVariant] {
+    let operations = ElementwiseKernel.Operation.allCases.flatMap { operation in
+      (operation == .activate ? [Activation.silu, .geluTanh] : [.silu]).map {
+        ElementwiseKernel(operation, activation: $0)
+      }
+    }
+    let norms = [(false, 576), (false, 4096), (true, 64), (true, 80), (true, 96), (true, 128), (true, 256)]
+    let heads = [(true, true), (true, false), (false, true)]
+    return operations.map { kernel in
+      PipelineVariant(
+        shader: "elementwise", specialization: kernel.specialization(traits),
+        pushConstantBytes: MemoryLayout<OperationPush>.size, text: "\(kernel.operation)")
+    }
+      + norms.map { ofHeads, width in
+        PipelineVariant(
+          shader: "norm",
+          specialization: NormKernel(ofHeads: ofHeads).specialization(width: width, traits: traits),
+          pushConstantBytes: MemoryLayout<OperationPush>.size,
+          text: "width \(width)" + (ofHeads ? ", heads" : ""))
+      }
+      + heads.map { rotates, stores in
+        PipelineVariant(
+          shader: "heads",
+          specialization: HeadsKernel(rotates: rotates, stores: stores).specialization(traits),
+          pushConstantBytes: MemoryLayout<HeadsPush>.size,
+          text: (rotates ? "rotate" : "") + (stores ? " store" : ""))
+      }
+      + [
+        PipelineVariant(
+          shader: "quantise", specialization: QuantiseKernel().specialization(traits),
+          pushConstantBytes: MemoryLayout<QuantisePush>.size, text: "")
+      ]
   }
 
   // MARK: Attention

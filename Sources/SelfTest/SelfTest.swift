@@ -52,6 +52,7 @@ package enum SelfTest {
       try ChainChecks(bench: bench).run()
       try LinearChecks(bench: bench).run()
       try NormaliseChecks(bench: bench).run()
+      try UnfusedChecks(bench: bench).run()
       try MatrixChecks(bench: bench).run()
       try CombineChecks(bench: bench).run()
       try AttentionChecks(bench: bench).run()

@@ -58,7 +58,7 @@ final class TestBench {
     self.seed = seed
     self.onResult = onResult
     cache = KernelCache(device: device)
-    traits = DeviceTraits(device.physical)
+    traits = cache.traits
     memory = try device.makeBuffer(byteCount: Self.capacity, memory: .device, label: "self-test image")
     upload = try device.makeBuffer(byteCount: Self.capacity, memory: .upload, label: "self-test upload")
     download = try device.makeBuffer(byteCount: Self.capacity, memory: .download, label: "self-test download")

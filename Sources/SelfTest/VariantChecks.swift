@@ -14,7 +14,8 @@ struct VariantChecks {
       let known = Dictionary(grouping: variants.all) { family($0.shader) }
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
       let shaped: Set<Substring> = [
-        "linear", "linear_bytes", "linear_rows", "attention", "attention_decode", "matrix", "flash",
+        "linear", "linear_bytes", "linear_naive", "linear_rows", "attention", "attention_decode", "matrix",
+        "flash",
         "combine",
         "normalise",
       ]

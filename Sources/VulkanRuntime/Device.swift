@@ -1,6 +1,17 @@
 import CVulkan
 import Synchronization
 
+/// How many pipelines were made, and how long that took; where several threads do it, the sum of theirs.
+package struct PipelineWork: Sendable, Hashable {
+  package var count = 0
+  package var time = Duration.zero
+
+  mutating func add(_ duration: Duration) {
+    count += 1
+    time += duration
+  }
+}
+
 /// An opened device: its queues, and the maker of everything that lives on it.
 ///
 /// What a device makes keeps the underlying Vulkan device alive, so objects may be released in any order.
@@ -10,6 +21,9 @@ package final class Device: Sendable {
   let pipelineCache: PipelineCache
   let layouts: PipelineLayouts
   let capturesStatistics: Bool
+  /// What the making of pipelines has taken so far.
+  let pipelineWork = Mutex(PipelineWork())
+  package var pipelinesMade: PipelineWork { pipelineWork.withLock { $0 } }
 
   package let computeQueue: Queue
   /// A queue that only copies, beside the compute queue's work; the compute queue itself where there is none.

@@ -86,6 +86,8 @@ extension Device {
     let layout = try layouts.layout(pushConstantBytes: pushConstantBytes)
     let fullSubgroups =
       pinned.map { workgroup.x % Int($0) == 0 && limits.canRequireFullSubgroups } ?? false
+    let start = ContinuousClock.now
+    defer { pipelineWork.withLock { $0.add(ContinuousClock.now - start) } }
     let handle = try compile(
       name, spirv, specialization, layout: layout, subgroupSize: pinned, fullSubgroups: fullSubgroups)
     context.label(handle, type: VK_OBJECT_TYPE_PIPELINE, name)

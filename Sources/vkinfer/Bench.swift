@@ -94,11 +94,12 @@ struct FormatList: CustomStringConvertible {
   static var known: String { TensorType.allCases.map(\.name).joined(separator: ", ") }
 }
 
-/// Names kernel variants on standard error, each once.
+/// Names kernel variants, and how products are cut, on standard error, each once.
 struct VariantNotes {
   private var known: Set<String> = []
 
   mutating func noteNew(_ benchmark: BenchmarkDevice) {
     for text in benchmark.variantTexts where known.insert(text).inserted { Output.note("kernel   \(text)") }
+    for text in benchmark.tuningTexts where known.insert(text).inserted { Output.note("tiling   \(text)") }
   }
 }

@@ -11,7 +11,8 @@ struct BenchMesh: ParsableCommand {
     abstract: "Measure prompt and decode speed over several devices.",
     discussion: """
       --batch requests of --prompt tokens each generate --tokens tokens together. The prompt figure is that of one \
-      request alone; decode figures count the tokens of all requests from when all have their first until the last ends.
+      request alone; decode figures count the tokens of all requests from when all have their first until the last ends. \
+      Each is the median of the repetitions, after a run that does not count.
       """)
 
   @OptionGroup var source: BenchSubject
@@ -30,6 +31,9 @@ struct BenchMesh: ParsableCommand {
   @Option(help: ArgumentHelp("Requests at a time, as a list.", valueName: "counts"))
   var batch = CountList([1])
 
+  @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
+  var repetitions = 3
+
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
@@ -41,6 +45,9 @@ struct BenchMesh: ParsableCommand {
 
   func validate() throws {
     guard type.types.count == 1 else { throw ValidationError("--type takes one format here") }
+    guard (1...10000).contains(repetitions) else {
+      throw ValidationError("--repetitions must be from 1 to 10000")
+    }
     guard prompt > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
       throw ValidationError("--prompt and --batch must be 1 or more, --tokens 2 or more")
     }
@@ -65,6 +72,8 @@ struct BenchMesh: ParsableCommand {
         Report.Column(key: "batch", title: "batch", width: 5),
         Report.Column(key: "prompt_tokens_per_second", title: "prompt t/s", width: 10),
         Report.Column(key: "decode_tokens_per_second", title: "decode t/s", width: 10),
+        Report.Column(key: "decode_least", title: "least", width: 10),
+        Report.Column(key: "decode_most", title: "most", width: 10),
         Report.Column(key: "milliseconds", title: "ms a token", width: 10),
       ])
     try report.note("device   \(engine.deviceName), loaded in \(Format.decimal(loaded.loadSeconds, 2)) s")
@@ -73,12 +82,19 @@ struct BenchMesh: ParsableCommand {
     }
     for count in batch.counts {
       _ = try Run(command: self, engine: engine, count: count).measure()
-      let alone = try Run(command: self, engine: engine, count: 1).measure()
-      let figures = try Run(command: self, engine: engine, count: count).measure()
+      let alone = Samples(
+        try (0..<repetitions).map { _ in
+          try Run(command: self, engine: engine, count: 1).measure().prompt
+        })
+      let decode = Samples(
+        try (0..<repetitions).map { _ in
+          try Run(command: self, engine: engine, count: count).measure().decode
+        })
       try report.add([
         .count(options.tensorParallel), .count(options.pipelineParallel), .count(count),
-        .number(alone.prompt, decimals: 1), .number(figures.decode, decimals: 1),
-        .number(1000 * Double(count) / figures.decode, decimals: 3),
+        .number(alone.median, decimals: 1), .number(decode.median, decimals: 1),
+        .number(decode.least, decimals: 1), .number(decode.most, decimals: 1),
+        .number(1000 * Double(count) / decode.median, decimals: 3),
       ])
     }
     loaded.savePipelines(verbose: false)

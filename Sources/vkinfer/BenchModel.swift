@@ -1,6 +1,7 @@
 import ArgumentParser
 import Benchmark
 import Engine
+import Kernels
 import ModelFiles
 import Transformer
 
@@ -48,6 +49,9 @@ struct BenchModel: ParsableCommand {
     help: "Show where the time of one step goes, stage by stage, for every --depth and --batch.")
   var plan = false
 
+  @OptionGroup(title: "Ablation")
+  var ablation: AblationOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -70,29 +74,39 @@ struct BenchModel: ParsableCommand {
     guard (0...CountList.most).contains(tokens) else {
       throw ValidationError("-n \(tokens) is not possible: use 0 to \(CountList.most)")
     }
+    guard ablation.methods.allSatisfy(\.isFast) || !memory.options.isGiven else {
+      throw ValidationError(
+        "--fusion off and --linear naive want all weights on the device: leave out the memory options")
+    }
   }
 
-  private static let columns = [
-    Report.Column(key: "model", title: "model", width: 24, isHidden: true),
-    Report.Column(key: "test", title: "test", width: 28),
-    Report.Column(key: "kind", title: "kind", width: 6, isHidden: true),
-    Report.Column(key: "tokens", title: "tokens", width: 6, isHidden: true),
-    Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
-    Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
-    Report.Column(key: "tokens_per_second", title: "tokens/s", width: 10),
-    Report.Column(key: "least", title: "least", width: 10),
-    Report.Column(key: "most", title: "most", width: 10),
-    Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
-    Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
-    Report.Column(key: "teraflops", title: "TFLOPS", width: 7),
-    Report.Column(key: "link_gigabytes_per_second", title: "link GB/s", width: 9),
-    Report.Column(key: "percent_of_link", title: "% of link", width: 9),
-  ]
+  private static func columns(isAblation: Bool) -> [Report.Column] {
+    [
+      Report.Column(key: "model", title: "model", width: 24, isHidden: true),
+      Report.Column(key: "test", title: "test", width: 28),
+      Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: !isAblation),
+      Report.Column(key: "linear", title: "linear", width: 6, isHidden: !isAblation),
+      Report.Column(key: "kind", title: "kind", width: 6, isHidden: true),
+      Report.Column(key: "tokens", title: "tokens", width: 6, isHidden: true),
+      Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
+      Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
+      Report.Column(key: "tokens_per_second", title: "tokens/s", width: 10),
+      Report.Column(key: "least", title: "least", width: 10),
+      Report.Column(key: "most", title: "most", width: 10),
+      Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
+      Report.Column(key: "percent_of_read_bandwidth", title: "% of read", width: 9),
+      Report.Column(key: "teraflops", title: "TFLOPS", width: 7),
+      Report.Column(key: "link_gigabytes_per_second", title: "link GB/s", width: 9),
+      Report.Column(key: "percent_of_link", title: "% of link", width: 9),
+    ]
+  }
 
   private static let planColumns = [
     Report.Column(key: "model", title: "model", width: 24, isHidden: true),
     Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
     Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
+    Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: true),
+    Report.Column(key: "linear", title: "linear", width: 6, isHidden: true),
     Report.Column(key: "stage", title: "stage", width: 22),
     Report.Column(key: "count", title: "count", width: 5),
     Report.Column(key: "microseconds", title: "us", width: 10),
@@ -107,7 +121,7 @@ struct BenchModel: ParsableCommand {
     // What is wrong with them is said before anything is measured.
     let subjects = try subjects()
     let benchmark = try common.open()
-    let report = Report(style: common.style, columns: Self.columns)
+    let report = Report(style: common.style, columns: Self.columns(isAblation: ablation.isGiven))
     let plans = Report(style: common.style, columns: Self.planColumns)
     let progress = Progress()
     defer { progress.clear() }
@@ -118,18 +132,21 @@ struct BenchModel: ParsableCommand {
       "device   \(benchmark.name), a kernel reads \(Format.decimal(bandwidth.median / 1e9, 1)) GB/s")
     var models: [JSON] = []
     var variants = VariantNotes()
-    for model in subjects {
-      let subject = try load(model, on: benchmark, progress: progress)
+    for (model, method) in subjects.flatMap({ model in ablation.methods.map { (model, $0) } }) {
+      let subject = try load(model, method, on: benchmark, progress: progress)
       progress.clear()
       try report.note(
-        "model    \(model.path), loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
+        "model    \(model.path)"
+          + (ablation.isGiven ? ", fusion \(method.fusionText), linear \(method.linear)" : "")
+          + ", loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
           + "\(Format.bytes(subject.weightBytes)) of weights a step")
       if let text = subject.placementText { try report.note("weights  \(text)") }
       for text in StreamText.predictions(subject.streaming.map { [$0] } ?? []) {
         try report.note("stream   \(text)")
       }
       report.startTable()
-      let runner = Runner(command: self, subject: subject, bandwidth: bandwidth.median, progress: progress)
+      let runner = Runner(
+        command: self, subject: subject, method: method, bandwidth: bandwidth.median, progress: progress)
       try runner.measure(report)
       if plan { try runner.profile(plans) }
       if subject.placementText != nil {
@@ -139,7 +156,8 @@ struct BenchModel: ParsableCommand {
       }
       models.append(
         .object([
-          ("model", .string(model.path)), ("load_seconds", .double(subject.loadSeconds)),
+          ("model", .string(model.path)), ("fusion", .string(method.fusionText)),
+          ("linear", .string(method.linear.rawValue)), ("load_seconds", .double(subject.loadSeconds)),
           ("weight_bytes", .int(subject.weightBytes)),
         ]))
       if common.verbose { variants.noteNew(benchmark) }
@@ -162,11 +180,12 @@ struct BenchModel: ParsableCommand {
   }
 
   private func load(
-    _ model: LanguageModel, on benchmark: BenchmarkDevice, progress: Progress
+    _ model: LanguageModel, _ method: StepMethod, on benchmark: BenchmarkDevice, progress: Progress
   ) throws -> ModelBenchmark {
     var workload = ModelWorkload(
       prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
-      batches: [1], tokens: tokens, tunes: !noTuning, overlaps: !noOverlap, memory: memory.options)
+      batches: [1], tokens: tokens, tunes: !noTuning, overlaps: !noOverlap, method: method,
+      memory: memory.options)
     switch batch {
     case .counts(let list): workload.batches = list.counts
     case .largest:
@@ -185,6 +204,7 @@ struct BenchModel: ParsableCommand {
   private struct Runner {
     let command: BenchModel
     let subject: ModelBenchmark
+    let method: StepMethod
     /// Bytes a second that a kernel reads.
     let bandwidth: Double
     let progress: Progress
@@ -198,7 +218,9 @@ struct BenchModel: ParsableCommand {
         progress.clear()
         try report.add(
           [
-            .text(subject.model.path), .text("prompt \(count)"), .text("prompt"), .count(count), .count(0),
+            .text(subject.model.path), .text("prompt \(count)"),
+          ] + methodCells + [
+            .text("prompt"), .count(count), .count(0),
             .count(1),
           ] + Self.cells(speed) + [
             .none, .none, .number(subject.promptOperations(count) / seconds.median / 1e12, decimals: 2),
@@ -218,6 +240,7 @@ struct BenchModel: ParsableCommand {
           [
             .text(subject.model.path),
             .text("decode \(command.tokens) after \(depth)" + (batch > 1 ? " x \(batch)" : "")),
+          ] + methodCells + [
             .text("decode"), .count(command.tokens), .count(depth), .count(batch),
           ] + Self.cells(seconds.map { Double(batch) / $0 }) + [
             .number(bytes / 1e9, decimals: 1), .number(bytes / bandwidth * 100, decimals: 1), .none,
@@ -260,18 +283,23 @@ struct BenchModel: ParsableCommand {
         report.startTable()
         for line in profile.lines + [profile.total] {
           let speed = line.microseconds > 0 && line.bytes > 0 ? line.bytes / line.microseconds * 1e6 : nil
-          try report.add([
-            .text(subject.model.path), .count(depth), .count(batch), .text(line.name), .count(line.count),
-            .number(line.microseconds, decimals: 1),
-            .number(line.microseconds / Double(max(line.count, 1)), decimals: 2),
-            line.bytes > 0 ? .number(line.bytes / 1e6, decimals: 2) : .none,
-            speed.map { .number($0 / 1e9, decimals: 1) } ?? .none,
-            speed.map { .number($0 / bandwidth * 100, decimals: 1) } ?? .none,
-            .number(line.idleMicroseconds, decimals: 1),
-          ])
+          try report.add(
+            [
+              .text(subject.model.path), .count(depth), .count(batch),
+            ] + methodCells + [
+              .text(line.name), .count(line.count),
+              .number(line.microseconds, decimals: 1),
+              .number(line.microseconds / Double(max(line.count, 1)), decimals: 2),
+              line.bytes > 0 ? .number(line.bytes / 1e6, decimals: 2) : .none,
+              speed.map { .number($0 / 1e9, decimals: 1) } ?? .none,
+              speed.map { .number($0 / bandwidth * 100, decimals: 1) } ?? .none,
+              .number(line.idleMicroseconds, decimals: 1),
+            ])
         }
       }
     }
+
+    private var methodCells: [Report.Cell] { [.text(method.fusionText), .text(method.linear.rawValue)] }
 
     private func forEachStep(_ body: (_ depth: Int, _ batch: Int) throws -> Void) throws {
       for depth in command.depth.counts {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmark
+import Kernels
 import ModelFiles
 import Transformer
 
@@ -13,7 +14,7 @@ struct BenchShaders: ParsableCommand {
       each number of --columns (tokens at once: from 64 on those of one prompt, below of as many sequences), \
       attention after each --depth, and sampling. Weights rotate over so many copies that no cache serves them. \
       Times are of the device's clock, a dispatch with the barrier behind it; percentages are of what a kernel that \
-      only reads reaches. --tilings tries every sound tiling of the matrix products instead, and shows the fastest \
+      only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones; --tilings tries every sound tiling of the matrix products instead, and shows the fastest \
       below the default.
       """)
 
@@ -35,6 +36,9 @@ struct BenchShaders: ParsableCommand {
 
   @Option(help: ArgumentHelp("Tokens in the cache for attention, as a list.", valueName: "counts"))
   var depth = CountList([64, 8192])
+
+  @Option(help: ArgumentHelp("Which kernels compute products, as a list.", valueName: "naive,sbi"))
+  var linear = LinearList([.sbi])
 
   @Flag(help: "Compare the tilings of matrix products.")
   var tilings = false
@@ -111,7 +115,11 @@ struct BenchShaders: ParsableCommand {
         if tilings {
           try kernels.tilings(type, columns: columns.counts, count: best) { try add($0, shape: shape.name) }
         } else {
-          try kernels.weights(type, columns: columns.counts) { try add($0, shape: shape.name) }
+          for linear in linear.values {
+            try kernels.weights(type, columns: columns.counts, method: StepMethod(linear: linear)) {
+              try add($0, shape: shape.name)
+            }
+          }
         }
       }
       if !tilings {

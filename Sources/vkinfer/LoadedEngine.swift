@@ -58,6 +58,12 @@ struct LoadedEngine {
           + "\(Format.count(engine.contextLength, "token"))")
       if let text = engine.placementText { Output.note("weights: \(text)") }
       for text in StreamText.predictions(engine.streaming) { Output.note("stream: \(text)") }
+      let times = engine.startTimes
+      func text(_ seconds: Double) -> String { Format.decimal(seconds * 1000, 0) + " ms" }
+      Output.note(
+        "of which weights \(text(times.weights)), caches \(text(times.runner)), tuning \(text(times.tuning)), first steps "
+          + "\(text(times.steps)); \(Format.count(times.pipelines, "pipeline")) made in \(text(times.pipelineSeconds))"
+      )
     }
   }
 

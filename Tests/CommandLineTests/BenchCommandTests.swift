@@ -30,6 +30,23 @@ struct BenchCommandTests {
     #expect(names.isSuperset(of: ["embed", "attention", "norm+gate/up", "sampling", "total"]))
   }
 
+  @Test func ablationMeasuresEveryCombination() throws {
+    let outcome = try Program.run(
+      "bench", "--shape", Self.shape, "--type", "f16", "--prompt", "0", "-n", "2", "--batch", "1,3",
+      "--repetitions", "1", "--fusion", "off,on", "--linear", "naive,sbi", "--plan", "--json")
+    #expect(outcome.code == 0 && outcome.error.isEmpty, "\(outcome.error)")
+    let results = try #require(outcome.json?["results"] as? [[String: Any]])
+    let methods = results.map { "\($0["fusion"] ?? "") \($0["linear"] ?? "") \($0["batch"] ?? "")" }
+    #expect(
+      methods == [
+        "off naive 1", "off naive 3", "off sbi 1", "off sbi 3", "on naive 1", "on naive 3", "on sbi 1",
+        "on sbi 3",
+      ])
+    #expect(results.allSatisfy { ($0["tokens_per_second"] as? Double ?? 0) > 0 })
+    let stages = try #require(outcome.json?["stages"] as? [[String: Any]])
+    #expect(stages.count == 8 * 9)
+  }
+
   @Test func requestsAreComparedWithBatches() throws {
     let outcome = try Program.run(
       "bench", "requests", "--shape", Self.shape, "--type", "f16", "--requests", "12", "--min-prompt", "3",
@@ -61,25 +78,29 @@ struct BenchCommandTests {
     #expect(outcome.code == 0, "\(outcome.error)")
     let lines = outcome.output.split(separator: "\n")
     #expect(lines.count == 2)
-    #expect(lines.first?.hasPrefix("model,test,kind,tokens,depth,batch,tokens_per_second,") == true)
+    #expect(
+      lines.first?.hasPrefix("model,test,fusion,linear,kind,tokens,depth,batch,tokens_per_second,") == true)
     // The shape has commas in its name.
-    #expect(lines.last?.hasPrefix("\"\(Self.shape) f32\",decode 2 after 64,decode,2,64,1,") == true)
+    #expect(lines.last?.hasPrefix("\"\(Self.shape) f32\",decode 2 after 64,on,sbi,decode,2,64,1,") == true)
   }
 
   @Test func kernelsAreFoundByName() throws {
     let outcome = try Program.run(
       "bench", "shaders", "--shape", Self.shape, "--type", "q8_0", "--filter", "down projection", "--columns",
-      "1,3",
+      "1,3", "--linear", "sbi,naive",
       "--repetitions", "1", "--json")
     #expect(outcome.code == 0 && outcome.error.isEmpty, "\(outcome.error)")
     let results = try #require(outcome.json?["results"] as? [[String: Any]])
-    #expect(results.compactMap { $0["columns"] as? Int } == [1, 3])
-    #expect(results.allSatisfy { $0["kernel"] as? String == "linear down projection 64x96" })
+    #expect(results.compactMap { $0["columns"] as? Int } == [1, 3, 1, 3])
+    let name = "linear down projection 64x96"
+    #expect(
+      results.compactMap { $0["kernel"] as? String } == [name, name, name + ", naive", name + ", naive"])
     #expect(results.allSatisfy { ($0["microseconds"] as? Double ?? 0) > 0 })
   }
 
   @Test(arguments: [
     (["bench", "--shape", "gpt-2"], "llama-3.1-8b"),
+    (["bench", "--shape", "gpt-j 6b"], "not supported yet"),
     (["bench", "--shape", "layers=2,width=96,heads=2,ff=96,vocabulary=9", "--type", "q4_k"], "q4_k"),
     (
       ["bench", "--shape", "llama-3.2-1b", "--depth", "16000000", "--batch", "4096"],

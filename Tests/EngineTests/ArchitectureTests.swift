@@ -1,5 +1,6 @@
 import Engine
 import Foundation
+import Kernels
 import Testing
 
 /// Logits of a small random model of each architecture, on the device, against those of transformers (committed).
@@ -22,6 +23,20 @@ struct ArchitectureTests {
 
   @Test(arguments: ["llama", "mistral", "qwen2", "qwen3", "gemma3"], [1, 3, 64])
   func logitsEqualTransformers(architecture: String, promptChunk: Int) throws {
+    try check(architecture: architecture, promptChunk: promptChunk)
+  }
+
+  /// Computed plainly: code that shares little with the usual steps comes to the same logits.
+  @Test(
+    arguments: ["llama", "mistral", "qwen2", "qwen3", "gemma3"],
+    [
+      StepMethod(fuses: false), StepMethod(linear: .naive), StepMethod(fuses: false, linear: .naive),
+    ])
+  func plainStepsEqualTransformers(architecture: String, method: StepMethod) throws {
+    try check(architecture: architecture, promptChunk: 3, method: method)
+  }
+
+  private func check(architecture: String, promptChunk: Int, method: StepMethod = StepMethod()) throws {
     let file = TestModels.fixture("\(architecture).json", in: "ReferenceTests")
     let expected = try JSONDecoder().decode(Expected.self, from: Data(contentsOf: file))
     let model = try LanguageModel(
@@ -30,6 +45,7 @@ struct ArchitectureTests {
     options.contextLength = expected.tokens.count
     options.maxOutputs = 64
     options.promptChunk = promptChunk
+    options.method = method
     let engine = try Engine(model: model, options: options)
     let logits = try engine.logits(of: expected.tokens, last: expected.tokens.count)
     #expect(logits.count == expected.logits.count)

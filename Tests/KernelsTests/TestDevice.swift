@@ -15,9 +15,10 @@ enum TestDevice {
     }
   }
 
-  static func open() throws -> Device {
+  static func open(pipelineCacheDirectory: String? = nil) throws -> Device {
     try Device(
-      instance: instance.get(), physical: select(), pipelineCacheDirectory: nil, captureStatistics: false)
+      instance: instance.get(), physical: select(), pipelineCacheDirectory: pipelineCacheDirectory,
+      captureStatistics: false)
   }
 
   /// `VKINFER_DEVICE` picks the device by index or name.

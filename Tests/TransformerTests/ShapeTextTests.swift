@@ -32,6 +32,15 @@ import Transformer
     #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
   }
 
+  /// Models whose architecture is not there yet say so, with numbers that are a shape.
+  @Test(arguments: ["qwen3-30b-a3b", "gpt-2 1.5b", "gpt-j 6b", "gpt-neox 20b"])
+  func unsupportedArchitecturesAreNamed(name: String) throws {
+    let error = #expect(throws: ModelDescriptionError.self) { try SyntheticShape(text: name) }
+    #expect(error?.description.contains("not supported yet") == true)
+    let numbers = try #require(SyntheticShape.unsupported[name.replacing(" ", with: "-")]?.numbers)
+    _ = try ModelDescription.synthetic(shape: SyntheticShape(text: numbers), weights: .q8_0)
+  }
+
   /// What the numbers cannot be together is said when the model is described.
   @Test func oddHeadSizesAreErrors() throws {
     let shape = try SyntheticShape(text: "layers=1,width=96,heads=4,ff=96,vocabulary=100")

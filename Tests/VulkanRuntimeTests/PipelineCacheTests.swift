@@ -1,4 +1,6 @@
+import Dispatch
 import Foundation
+import Synchronization
 import Testing
 import VulkanRuntime
 
@@ -63,6 +65,36 @@ struct PipelineCacheTests {
         // Saving put a whole file in its place.
         #expect(try Data(contentsOf: url).count > 24)
       }
+    }
+  }
+
+  /// As several processes do: whoever reads, at whatever moment, finds a whole file of one of them.
+  @Test func writersAtTheSameTimeLeaveWholeFiles() throws {
+    try withDirectory { directory in
+      let path = try compile(in: directory)
+      let failures = Mutex<[String]>([])
+      DispatchQueue.concurrentPerform(iterations: 4) { index in
+        do {
+          let device = try TestDevice.open(pipelineCacheDirectory: directory)
+          for turn in 0..<4 {
+            _ = try device.scalePipeline(factor: UInt32(10 * index + turn))
+            try device.savePipelineCache()
+            // Nil where it is not whole.
+            try device.keep([UInt8](repeating: UInt8(index), count: 1000 + 100 * index), as: "notes")
+            let notes = device.keptBytes("notes")
+            if notes?.count != 1000 + 100 * Int(notes?.first ?? 0) || Set(notes ?? []).count != 1 {
+              failures.withLock { $0.append("notes of \(notes?.count ?? -1) bytes") }
+            }
+          }
+        } catch {
+          failures.withLock { $0.append("\(error)") }
+        }
+      }
+      #expect(failures.withLock { $0 } == [])
+      #expect(try Data(contentsOf: URL(fileURLWithPath: path)).prefix(8) == Data("VKINFPC1".utf8))
+      // No temporary file stays behind.
+      #expect(try FileManager.default.contentsOfDirectory(atPath: directory).count == 2)
+      try compile(in: directory)
     }
   }
 

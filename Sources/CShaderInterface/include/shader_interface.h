@@ -53,6 +53,13 @@
 #define NEXT_BYTES 2u                // blocks of 32 signed bytes with a scale
 #define NEXT_HALVES 3u               // float16 rows, for the matrix units
 
+// What an unfused step does to every element (specialization constant).
+#define OPERATION_ADD 0u
+#define OPERATION_MULTIPLY 1u
+#define OPERATION_BIAS 2u            // operand[element], the same for all rows
+#define OPERATION_ACTIVATE 3u
+#define OPERATION_SOFTCAP 4u         // of logits, which lie in plain order
+
 #define ACTIVATION_SILU 0u
 #define ACTIVATION_GELU_TANH 1u
 
@@ -340,6 +347,43 @@ struct HeadNormPush {
   GPU_POINTER(Step) step;
   GPU_POINTER(LinearExtras) extras;
   U32 output_stride;
+};
+
+// Arguments of the operations of an unfused step: outputs = f(inputs, operand), in activation layout; outputs may be
+// inputs.
+struct OperationPush {
+  GPU_POINTER(Floats) inputs;          // [row][input_stride], from element input_first on
+  GPU_POINTER(Floats) operand;         // the same of another array; of a norm or bias its weights
+  GPU_POINTER(Floats) outputs;
+  GPU_POINTER(Step) step;
+  U32 width;                           // elements
+  U32 input_stride;
+  U32 input_first;
+  U32 operand_stride;
+  U32 operand_first;
+  U32 output_stride;
+  U32 output_first;
+  F32 parameter;                       // epsilon of a norm, softcap of logits
+};
+
+// Arguments of the kernel that finishes some heads of an unfused step: extras.scratch holds their products.
+struct HeadsPush {
+  GPU_POINTER(FloatsOut) outputs;      // queries, [row][output_stride]
+  GPU_POINTER(Step) step;
+  GPU_POINTER(LinearExtras) extras;
+  U32 output_stride;
+  U32 first_head;                      // among those of Q|K|V
+  U32 head_count;
+};
+
+// Arguments of the kernel that makes blocks of bytes of the inputs of an unfused step's products.
+struct QuantisePush {
+  GPU_POINTER(FloatsIn) inputs;        // activation layout, [row][stride]
+  GPU_POINTER(WordsOut) outputs;       // the bytes of blocks
+  GPU_POINTER(FloatsOut) scales;
+  GPU_POINTER(Step) step;
+  U32 blocks;                          // of a row
+  U32 stride;                          // inputs of a row, padded to whole kilo-inputs
 };
 
 #endif

@@ -1,0 +1,54 @@
+#version 460
+// The linear kernel as one writes it first, for comparison and as a second opinion: a workgroup for two outputs of one
+// token, whose invocations walk along the inputs. Tokens share no weights, and nothing is loaded ahead.
+//! formats: all
+#include FORMAT_FILE
+#include "linear/constants.glsl"
+#define FORMAT_KERNEL
+#include FORMAT_FILE
+#include "common/chunk.glsl"
+#include "common/blocks.glsl"
+
+const uint GROUP_ROWS = 2;
+
+shared float partial_sums[SUBGROUPS * GROUP_ROWS];
+shared float squares[1];
+shared uint ticket;
+
+#include "linear/columns.glsl"
+
+float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
+
+#include "linear/epilogue.glsl"
+
+// The part of a row's product that the invocation takes.
+float part_of_product(uint row, uint first_quad) {
+  uint chunks = push.columns / CHUNK;
+  float sum = 0;
+  for (uint chunk = gl_LocalInvocationIndex; chunk < chunks; chunk += gl_WorkGroupSize.x) {
+    vec4 w[CHUNK / 4];
+    unpack_chunk(load_chunk(row * chunks + chunk), w);
+    [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
+      sum += dot(w[j], push.inputs.at[first_quad + activation_quad(chunk * (CHUNK / 4) + j)]);
+    }
+  }
+  return sum;
+}
+
+void main() {
+  uint column = gl_WorkGroupID.x;
+  uint count = GATHER ? push.step.output_count : push.step.row_count;
+  if (column >= count) return;
+  uint first_row = gl_WorkGroupID.y * GROUP_ROWS;
+  uint first_quad = row_of_column(column, count) * (((push.columns + 1023) & ~1023u) / 4);
+  for (uint r = 0; r < GROUP_ROWS; r++) {
+    float sum = subgroupAdd(part_of_product(min(first_row + r, push.rows - 1), first_quad));
+    if (gl_SubgroupInvocationID == 0) partial_sums[gl_SubgroupID * GROUP_ROWS + r] = sum;
+  }
+  if (NORM) sum_squares(column, count);
+  barrier();
+  if (gl_LocalInvocationIndex == 0) {
+    finish_pair(0, 0, first_row, column, pair_values(0, 0, first_row), prepare_pair(first_row, column));
+  }
+  finish_group(first_row, column, 1);
+}

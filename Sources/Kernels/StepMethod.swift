@@ -1,0 +1,29 @@
+/// How the stages of a step are computed: as fast as is known, or plainly, which shows what each idea brings and is a
+/// second opinion on the results (the ablation of "DeepSpeed Inference", arXiv 2207.00032).
+package struct StepMethod: Sendable, Hashable {
+  package enum Linear: String, Sendable, Hashable, CaseIterable {
+    /// One plain kernel: see Shaders/linear/linear_naive.comp.
+    case naive
+    /// What the device is fastest with.
+    case sbi
+  }
+
+  /// Whether what lies between products is done in their dispatches; else each operation is a dispatch of its own,
+  /// with a barrier behind it.
+  package var fuses: Bool
+  /// How products of few tokens are computed.
+  package var linear: Linear
+  /// Whether steps of many tokens run on matrix units, where there are any: fused ones with usual products can.
+  package var usesMatrixUnits: Bool
+
+  package init(fuses: Bool = true, linear: Linear = .sbi, usesMatrixUnits: Bool = true) {
+    self.fuses = fuses
+    self.linear = linear
+    self.usesMatrixUnits = usesMatrixUnits && fuses && linear == .sbi
+  }
+
+  /// Whether it is what an engine takes when nothing else is asked for.
+  package var isUsual: Bool { self == StepMethod() }
+  /// Whether its stages may run without barriers between them, and its weights stream.
+  package var isFast: Bool { fuses && linear == .sbi }
+}
