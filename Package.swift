@@ -88,7 +88,8 @@ let package = Package(
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(
-      name: "EngineTests", dependencies: ["Engine", "Kernels", "Transformer", "VulkanRuntime", "ModelFiles"],
+      name: "EngineTests",
+      dependencies: ["Engine", "Kernels", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
     .testTarget(
       name: "KernelsTests",

@@ -54,7 +54,8 @@ package struct CollectiveBenchmark {
     func step() throws -> Double {
       try checkpoint()
       let start = ContinuousClock.now
-      let ticket = try runner.submit(rows: rows, outputs: [], samples: [], output: .sample, logitsOf: [])
+      let ticket = try runner.submit(
+        rows: rows, outputs: [], samples: [], output: .sample, logitsOf: [], statesOf: [])
       _ = try runner.results(ticket)
       return (ContinuousClock.now - start).inSeconds / Double(Self.count)
     }

@@ -8,6 +8,8 @@ final class Batch: @unchecked Sendable {
   let model: LanguageModel
   var scheduler: Scheduler
   private let pacesPrompts: Bool
+  /// Whether all groups of texts end a token before the next one begins: for measurements.
+  private let flushes: Bool
   private var requests: [UInt64: ActiveRequest] = [:]
   /// Steps whose results are not read, oldest first.
   private var inFlight: [StepInFlight] = []
@@ -17,6 +19,7 @@ final class Batch: @unchecked Sendable {
   private struct StepInFlight {
     var ticket: StepTicket
     var draws: [Draw]
+    var states: [StateRead]
     var texts: Int
     var promptTokens: Int
     var submitted: ContinuousClock.Instant
@@ -30,7 +33,18 @@ final class Batch: @unchecked Sendable {
     var logits: Int?
   }
 
-  init(runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool) {
+  /// States of tokens of a sequence: which of the step's that are read back.
+  private struct StateRead {
+    var id: UInt64
+    var epoch: Int
+    var entries: Range<Int>
+  }
+
+  init(
+    runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool,
+    flushes: Bool = false
+  ) {
+    self.flushes = flushes
     self.pacesPrompts = pacesPrompts
     self.runner = runner
     self.model = model
@@ -49,7 +63,9 @@ final class Batch: @unchecked Sendable {
       finish(id, .length)
       return
     }
-    scheduler.add(id: id, prompt: prompt, limit: prompt.count + wanted)
+    // Of tokens whose keys and values are known the states are not.
+    scheduler.add(
+      id: id, prompt: prompt, limit: prompt.count + wanted, sharesPages: request.request.embedding != .mean)
   }
 
   /// Ends a request, if it has not ended by itself.
@@ -61,8 +77,9 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
-    while inFlight.count < runner.depth - 1, let parts = scheduler.nextStep() {
-      try submit(parts)
+    let most = flushes ? scheduler.limits.groups : runner.depth - 1
+    if !flushes || inFlight.isEmpty {
+      while inFlight.count < most, let parts = scheduler.nextStep() { try submit(parts) }
     }
     try readOldest()
     return !inFlight.isEmpty || !scheduler.isIdle
@@ -108,6 +125,8 @@ final class Batch: @unchecked Sendable {
     var samples: [SampleParameters] = []
     var draws: [Draw] = []
     var logitsOutputs: [Int] = []
+    var states: [StateRead] = []
+    var stateRows: [Int] = []
     try runner.movePages(scheduler.takeMoves())
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
@@ -130,6 +149,15 @@ final class Batch: @unchecked Sendable {
         )
       }
       let end = part.position + part.count
+      if let pooling = request.embedding, part.position < request.prompt.count {
+        let first = stateRows.count
+        if pooling == .mean {
+          stateRows += rows.count - part.count..<rows.count
+        } else if part.drawsToken {
+          stateRows.append(rows.count - 1)
+        }
+        states.append(StateRead(id: part.id, epoch: part.epoch, entries: first..<stateRows.count))
+      }
       if part.drawsToken {
         var draw = Draw(id: part.id, epoch: part.epoch)
         if request.readsLogits {
@@ -145,11 +173,12 @@ final class Batch: @unchecked Sendable {
       }
     }
     let ticket = try runner.submit(
-      rows: rows, outputs: outputs, samples: samples, output: .sample, logitsOf: logitsOutputs)
+      rows: rows, outputs: outputs, samples: samples, output: .sample, logitsOf: logitsOutputs,
+      statesOf: stateRows)
     let texts = parts.count { $0.count == 1 && $0.drawsToken }
     inFlight.append(
       StepInFlight(
-        ticket: ticket, draws: draws, texts: texts, promptTokens: rows.count - texts,
+        ticket: ticket, draws: draws, states: states, texts: texts, promptTokens: rows.count - texts,
         submitted: ContinuousClock.now))
   }
 
@@ -165,6 +194,9 @@ final class Batch: @unchecked Sendable {
         seconds: (now - max(lastDone, step.submitted)).seconds)
     }
     lastDone = now
+    for read in step.states where scheduler.isRunning(id: read.id, epoch: read.epoch) {
+      requests[read.id]?.takeStates(read.entries.map { runner.state(step.ticket, $0) })
+    }
     for (draw, token) in zip(step.draws, tokens) {
       let token = Int32(bitPattern: token)
       // A step too far: the sequence has ended, or will be computed again.
@@ -205,22 +237,29 @@ struct ActiveRequest: Sendable {
   private var lastTokenTime: ContinuousClock.Instant?
   private let limit: Int
   private var sharedTokens: Int?
+  private var states: PooledStates?
 
+  /// - Throws: one line if the model gives no embedding, and one is wanted.
   init(
     _ request: GenerationRequest, model: LanguageModel, contextLength: Int,
     onEvent: @escaping @Sendable (GenerationEvent) -> Void
-  ) {
+  ) throws {
     self.request = request
     self.onEvent = onEvent
     let room = contextLength - request.prompt.count
     limit = min(request.maxTokens ?? room, room)
     output = TextOutput(tokenizer: model.tokenizer, stopStrings: request.stopStrings)
+    states = try request.embedding.map { PooledStates($0, norm: try OutputNorm(model)) }
   }
 
   /// So many of its tokens were known from before when it started, or started again.
   mutating func start(at position: Int) {
     sharedTokens = sharedTokens ?? min(position, request.prompt.count)
+    states?.reset()
   }
+
+  /// States of tokens of the prompt have come, in order.
+  mutating func takeStates(_ new: [[Float]]) { states?.add(new) }
 
   /// Adds a token to the text.
   ///
@@ -240,6 +279,7 @@ struct ActiveRequest: Sendable {
       logprobs.append(probabilities)
     }
     if request.wantsLogits { generated.logits = logits }
+    if let states, tokens.count == 1 { generated.embedding = states.embedding }
     onEvent(.token(generated))
     if stopped { return .stop }
     return tokens.count >= limit ? .length : nil

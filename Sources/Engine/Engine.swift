@@ -45,6 +45,16 @@ public struct EngineOptions: Sendable {
   public var memory = MemoryOptions()
   /// How weights are read from a file while the model runs.
   package var reading = ReadOptions()
+  /// Layers of each pipeline stage; empty divides them so that all take the same time, as far as memory allows.
+  public var stageLayers: [Int] = []
+  /// Whether stages of a pipeline are measured while loading, so that prompts are cut as they pass it soonest; nil
+  /// measures where products are tuned and the device is no CPU.
+  package var measuresStages: Bool?
+  /// How each step of a mesh is made to last longer, groups of texts, and whether all of them end a token before the next
+  /// begins: for measurements of the schedule.
+  package var stageDelay: StageDelay?
+  package var groups: Int?
+  package var flushes = false
   /// How steps are computed.
   package var method = StepMethod()
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
@@ -52,6 +62,12 @@ public struct EngineOptions: Sendable {
   public var pacesPrompts = false
 
   public init() {}
+}
+
+extension EngineOptions {
+  func measures(isCPU: Bool) -> Bool {
+    measuresStages ?? (tunes && !isCPU && promptChunk == nil && pipelineParallel > 1)
+  }
 }
 
 /// How far the making of an engine is.
@@ -84,6 +100,10 @@ public final class Engine: Sendable {
 
   /// Most tokens of a prompt that a step has.
   package let promptChunk: Int
+  /// What each device was meant to take: weights, cache and activations.
+  package let memoryShares: [Int]
+  /// How long pipeline stages take, if that was measured.
+  package let stageTimes: StageTimes?
   let intake = Guarded(Intake())
   private let batch: Batch
   /// Held by the thread that uses `batch`.
@@ -119,12 +139,13 @@ public final class Engine: Sendable {
     // One chunk for all devices: they run the same steps.
     var options = options
     let givesChunk = options.promptChunk != nil
+    let measuresStages = options.measures(isCPU: isCPUDevice)
     if !givesChunk {
       let most = placement.traits.map { Engine.promptChunk(options, traits: $0) }.min() ?? 1
       // The stages of a pipeline work on chunks of the same prompt at the same time: twice as many as there are stages
       // leave a stage idle for a third of the time at most, and products of fewer tokens would be slower.
       options.promptChunk =
-        options.pipelineParallel == 1
+        options.pipelineParallel == 1 || measuresStages
         ? most : max(min(most, isCPUDevice ? 16 : 256), most / (2 * options.pipelineParallel))
     }
     guard (1...4096).contains(options.maxSequences) else {
@@ -207,6 +228,11 @@ public final class Engine: Sendable {
       streamed != nil
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
+    let kept = cacheTokens
+    memoryShares = plans.enumerated().map { index, plan in
+      let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
+      return (weights ?? plan.weights) + plan.workspace + plan.cachePerToken * kept
+    }
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
       overlaps: options.overlaps)
@@ -221,6 +247,24 @@ public final class Engine: Sendable {
         try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
       }
     }
+    var schedule = Scheduler.Limits(
+      sequences: maxSequences, promptTokens: promptChunk,
+      mixedTokens: streams.isEmpty || isCPUDevice
+        ? max(1, min(promptChunk / 2, Engine.mixedTokens)) : promptChunk,
+      groups: options.groups ?? options.pipelineParallel, stages: options.pipelineParallel)
+    if let mesh = runner as? MeshRunner {
+      if let delay = options.stageDelay { try mesh.setDelay(delay) }
+      if measuresStages, options.pipelineParallel > 1 {
+        let most = promptChunk
+        let sizes = [1, 16, 64, 256, 1024].filter { $0 < most } + [most]
+        if devices.allSatisfy({ $0.physical.capabilities.timestampBits > 0 }) {
+          schedule.stageTimes = try mesh.measureStages(tokens: sizes)
+        } else {
+          schedule.promptTokens = max(1, most / (2 * options.pipelineParallel))
+        }
+      }
+    }
+    stageTimes = schedule.stageTimes
     times.steps = lap()
     for device in devices {
       times.pipelines += device.pipelinesMade.count
@@ -228,17 +272,20 @@ public final class Engine: Sendable {
     }
     startTimes = times
     let scheduler = Scheduler(
-      limits: Scheduler.Limits(
-        sequences: maxSequences, promptTokens: promptChunk,
-        mixedTokens: streams.isEmpty || isCPUDevice
-          ? max(1, min(promptChunk / 2, Engine.mixedTokens)) : promptChunk,
-        groups: options.pipelineParallel),
-      pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
+      limits: schedule, pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
       hostPageCount: Engine.hostPageCount(
         options, pages: pageCount, plans: plans,
         weights: streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
     batch = Batch(
-      runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts)
+      runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts,
+      flushes: options.flushes)
+  }
+
+  /// Notes when each device of a mesh computes what while `body` runs; nil without a mesh.
+  package func timeline(_ body: () throws -> Void) throws -> MeshTimeline? {
+    try withBatch { try ($0.runner as? MeshRunner)?.startTimeline() }
+    try body()
+    return try withBatch { try ($0.runner as? MeshRunner)?.endTimeline() }
   }
 
   /// Waits until no other thread uses the batch.

@@ -22,7 +22,7 @@ extension Engine {
   ) throws -> RequestID {
     try check(request.prompt)
     try request.validate()
-    let active = ActiveRequest(request, model: model, contextLength: contextLength, onEvent: onEvent)
+    let active = try ActiveRequest(request, model: model, contextLength: contextLength, onEvent: onEvent)
     return intake.withLock { intake in
       intake.count += 1
       intake.requests.append((intake.count, active))

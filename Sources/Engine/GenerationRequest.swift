@@ -13,6 +13,9 @@ public struct GenerationRequest: Sendable {
   /// Whether each token comes with the logits that it was drawn from, penalties applied.
   public var wantsLogits = false
 
+  /// How the prompt's embedding is made, which comes with the first token; nil makes none.
+  public var embedding: Pooling?
+
   /// Whether logits are read back at all.
   var readsLogits: Bool { logprobs != nil || wantsLogits }
 
@@ -54,6 +57,8 @@ public struct GeneratedToken: Sendable {
   public var logprobs: TokenLogprobs?
   /// One for each token of the vocabulary, if the request asked for them.
   public var logits: [Float]?
+  /// The embedding of the prompt, with its first token, if the request asked for it.
+  public var embedding: [Float]?
 
   init(id: Int32, text: String) {
     self.id = id

@@ -53,7 +53,18 @@ struct MeshPlacement {
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
     traits = devices.map { DeviceTraits($0, method: options.method) }
-    programs = try program.shared(over: mesh)
+    let (mesh, devices, sharers) = (mesh, devices, sharers)
+    // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
+    let rooms = (0..<mesh.pipeline).map { stage in
+      (0..<mesh.tensor).map { rank in
+        let index = stage * mesh.tensor + rank
+        return options.memory.device ?? Engine.availableMemory(devices[index]) / sharers[index] / 10 * 9
+      }
+    }
+    programs = try program.shared(
+      over: mesh,
+      split: options.stageLayers.isEmpty
+        ? LayerSplit.within(rooms.map { ($0.min() ?? 0) * mesh.tensor }) : .counts(options.stageLayers))
   }
 
   /// Free memory for one device: one that is there several times shares its memory out.

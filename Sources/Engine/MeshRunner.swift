@@ -11,13 +11,16 @@ package final class MeshRunner: StepRunner {
   package let limits: StepLimits
   package let depth: Int
   let runners: [ModelRunner]
-  private let mesh: MeshShape
+  let mesh: MeshShape
   private var links: MeshLinks
   private let followers: Set<MeshLinks.Follower>
   /// Called before a device gets its part of a step; for tests, which let devices fail so.
   var beforeSubmission: ((_ device: Int) throws -> Void)?
   /// Parts that the sampling device has done when each sequence's last token is drawn.
   private var drawn: [UInt64]
+  /// The first step of the timeline that is noted, and a time of the host's before it.
+  var timelineStart = 0
+  let timelineOrigin = ContinuousClock.now
 
   /// - Parameter runners: those of the devices, in their order.
   package init(runners: [ModelRunner], limits: StepLimits) throws {
@@ -44,7 +47,10 @@ package final class MeshRunner: StepRunner {
   }
 
   // Nobody may wait for a device any more.
-  deinit { links.stop() }
+  deinit {
+    for runner in runners { runner.pad?.stop() }
+    links.stop()
+  }
 
   /// Steps for how many there are stages, so that each stage has one, and those that one device has queued.
   static func depth(of mesh: MeshShape) -> Int { ModelRunner.usualDepth + mesh.pipeline - 1 }
@@ -52,7 +58,8 @@ package final class MeshRunner: StepRunner {
   private var sampler: ModelRunner { runners[(mesh.pipeline - 1) * mesh.tensor] }
 
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int]
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int]
   ) throws -> StepTicket {
     try checked {
       // What devices leave for one another belongs to the slot.
@@ -71,7 +78,7 @@ package final class MeshRunner: StepRunner {
         try beforeSubmission?(device)
         let made = try runner.submit(
           rows: rows, outputs: outputs, samples: samples, output: output,
-          logitsOf: device == sampling ? logitsOf : [],
+          logitsOf: device == sampling ? logitsOf : [], statesOf: device == sampling ? statesOf : [],
           after: stage == 0 && tokens > 0 ? wait(sampling, tokens) : []
         ) { kind in
           switch kind {
@@ -104,6 +111,8 @@ package final class MeshRunner: StepRunner {
   }
 
   package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.logits(ticket, entry) }
+
+  package func state(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.state(ticket, entry) }
 
   package func readLogits(output index: Int) throws -> [Float] { try sampler.readLogits(output: index) }
 

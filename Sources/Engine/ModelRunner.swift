@@ -29,18 +29,34 @@ package final class ModelRunner: StepRunner {
   /// Steps that may be in flight.
   package let depth: Int
 
+  /// Whether each part of a step notes when it begins and ends; nothing may be in flight when that changes.
+  var isTracing = false {
+    didSet {
+      for index in slots.indices where oldValue != isTracing { slots[index].plans = [:] }
+      trace = []
+    }
+  }
+  /// The steps of which the device's clock is read, while tracing.
+  private(set) var trace: [StepTrace] = []
+  /// What makes steps last longer, for measurements.
+  var pad: StagePad?
+
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: Plan] = [:]
     /// The count of parts when its last step is done.
     var end: UInt64 = 0
-    /// Logits that are read back; made when first asked for.
+    /// Logits and states that are read back; made when first asked for.
     var logits: Buffer?
+    var states: Buffer?
+    /// What is known of its last step before the device's clock is read.
+    var traced: (step: StepTrace, stamps: StepRecording.Stamps)?
   }
 
   /// A step as it was recorded: one part, or where other devices take part one for each time that they are waited for.
   private struct Plan {
     var parts: [StepRecording.Part]
+    var stamps: StepRecording.Stamps?
     var chain: StageChain?
   }
 
@@ -79,13 +95,16 @@ package final class ModelRunner: StepRunner {
 
   /// Queues a step; waits only if `depth` steps are in flight already.
   ///
-  /// - Parameter logitsOf: outputs whose logits are read back, penalties applied.
+  /// - Parameters:
+  ///   - logitsOf: outputs whose logits are read back, penalties applied.
+  ///   - statesOf: rows whose states after the last layer are read back.
   package func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = []
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int] = [],
+    statesOf: [Int] = []
   ) throws -> StepTicket {
     try submit(
-      rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, after: [],
-      resolving: { _ in [] })
+      rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, statesOf: statesOf,
+      after: [], resolving: { _ in [] })
   }
 
   /// The same on a device of a mesh.
@@ -95,32 +114,42 @@ package final class ModelRunner: StepRunner {
   ///   - resolving: what a part of it that waits for other devices waits for.
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int],
     after: [(TimelineSemaphore, UInt64)], resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
   ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
+    var shape = PlanShape(step, cut: cut, output: output, limits: limits)
+    shape.readsStates = !statesOf.isEmpty
     return try submit(
-      step, shape: PlanShape(step, cut: cut, output: output, limits: limits), logitsOf: logitsOf,
-      after: after,
-      resolving: resolving)
+      step, shape: shape, logitsOf: logitsOf, statesOf: statesOf, after: after, resolving: resolving)
   }
 
   private func submit(
-    _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], after: [(TimelineSemaphore, UInt64)] = [],
+    _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], statesOf: [Int] = [],
+    after: [(TimelineSemaphore, UInt64)] = [],
     resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
     try waitForSlot()
+    readClock(slot: index)
     let plan = try plan(shape, slot: index)
     plan.chain?.reset()
-    let last = logitsOf.isEmpty ? [] : [try readBack(logitsOf, slot: index)]
+    let last =
+      logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
-      let waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
-      let last = number == plan.parts.count - 1 ? last : []
-      let signal = (done, partCount + UInt64(number) + 1)
+      var waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
+      let isLast = number == plan.parts.count - 1
+      let last = isLast ? last : []
+      var signal = (done, partCount + UInt64(number) + 1)
+      if let pad {
+        // The step before has ended when its time is over.
+        if number == 0, partCount > 0 { waits.append((done, partCount)) }
+        if isLast { signal = pad.extend(signal, tokens: step.rows.count) }
+      }
       if let stream = model.stream {
         try stream.submit(part, waits: waits, last: last, done: signal)
       } else {
@@ -129,6 +158,12 @@ package final class ModelRunner: StepRunner {
       }
     }
     if !batches.isEmpty { try device.computeQueue.submit(batches) }
+    if let stamps = plan.stamps {
+      let trace = StepTrace(
+        step: Int(stepCount), tokens: step.rows.count, outputs: step.outputs.count, parts: plan.parts.count,
+        pad: pad?.count)
+      slots[index].traced = (trace, stamps)
+    }
     partCount = end
     stepCount += 1
     slots[index].end = end
@@ -138,6 +173,19 @@ package final class ModelRunner: StepRunner {
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
   func alignSteps(to count: UInt64) { stepCount = count }
+
+  /// Reads the device's clock of all steps; nothing may be in flight.
+  func readClocks() { for index in slots.indices { readClock(slot: index) } }
+
+  private func readClock(slot: Int) {
+    guard let (step, stamps) = slots[slot].traced else { return }
+    slots[slot].traced = nil
+    var trace = step
+    if let ticks = stamps.ticks.contents?.assumingMemoryBound(to: UInt64.self) {
+      trace.ticks = Array(UnsafeBufferPointer(start: ticks, count: 2 * step.parts))
+    }
+    self.trace.append(trace)
+  }
 
   /// Waits until the next step has a slot.
   func waitForSlot() throws { try wait(for: slots[Int(stepCount % UInt64(depth))].end) }
@@ -167,23 +215,38 @@ package final class ModelRunner: StepRunner {
     return Array(UnsafeBufferPointer(start: floats + entry * count, count: count))
   }
 
-  /// Commands that bring logits of the step before them to the host, before the next step overwrites them.
-  private func readBack(_ outputs: [Int], slot: Int) throws -> CommandBuffer {
-    let bytes = 4 * model.program.vocabularySize
-    var buffer = slots[slot].logits
-    if buffer == nil || buffer!.byteCount < bytes * outputs.count {
-      buffer = try device.makeBuffer(
-        byteCount: bytes * outputs.count, memory: .download, label: "logits of step \(slot)")
-      slots[slot].logits = buffer
+  /// The state of the row that was entry `entry` of `statesOf`, once the step is done and as long as its results.
+  package func state(_ ticket: StepTicket, _ entry: Int) -> [Float] {
+    guard let floats = slots[ticket.slot].states?.contents?.assumingMemoryBound(to: Float.self) else {
+      return []
     }
+    let row = floats + entry * workspace.residualStride
+    return (0..<model.program.width).map { row[activationIndex($0)] }
+  }
+
+  /// Commands that bring logits and states of the step before them to the host, before the next step overwrites them.
+  private func readBack(_ outputs: [Int], states: [Int], slot: Int) throws -> CommandBuffer {
     let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
     try commands.begin()
     commands.barrier()
-    for (entry, output) in outputs.enumerated() {
-      commands.copy(
-        from: workspace.memory, offset: workspace.offset(.logits) + 4 * output * workspace.logitsStride,
-        to: buffer!, offset: bytes * entry, byteCount: bytes)
+    func copy(_ rows: [Int], bytes: Int, from offset: Int, stride: Int, to buffer: inout Buffer?) throws {
+      guard !rows.isEmpty else { return }
+      if buffer == nil || buffer!.byteCount < bytes * rows.count {
+        buffer = try device.makeBuffer(
+          byteCount: bytes * rows.count, memory: .download, label: "what is read of step \(slot)")
+      }
+      for (entry, row) in rows.enumerated() {
+        commands.copy(
+          from: workspace.memory, offset: offset + stride * row, to: buffer!, offset: bytes * entry,
+          byteCount: bytes)
+      }
     }
+    try copy(
+      outputs, bytes: 4 * model.program.vocabularySize, from: workspace.offset(.logits),
+      stride: 4 * workspace.logitsStride, to: &slots[slot].logits)
+    try copy(
+      states, bytes: 4 * workspace.residualStride, from: workspace.offset(.residual),
+      stride: 4 * workspace.residualStride, to: &slots[slot].states)
     commands.barrier()
     commands.barrierToHost()
     try commands.end()
@@ -416,16 +479,18 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    let recording = try makeRecording()
+    // No stage ends more than one part.
+    let stamps = isTracing ? try StepRecording.Stamps(device: device, parts: model.stages.count + 1) : nil
+    let recording = try makeRecording(stamps)
     let chain = try recorder.makeChain(shape)
     try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
-    try recording.commands.end()
-    let plan = Plan(parts: recording.parts, chain: chain)
+    try recording.end()
+    let plan = Plan(parts: recording.parts, stamps: stamps, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }
 
-  private func makeRecording() throws -> StepRecording {
+  private func makeRecording(_ stamps: StepRecording.Stamps?) throws -> StepRecording {
     func begin() throws -> CommandBuffer {
       let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
       try commands.begin()
@@ -434,7 +499,7 @@ package final class ModelRunner: StepRunner {
     let first = try begin()
     // What other devices have written is host memory to this one.
     if recorder.isShared { first.barrier() }
-    return StepRecording(first, next: begin) { [model, cache, traits] unit, commands in
+    return StepRecording(first, next: begin, stamps: stamps) { [model, cache, traits] unit, commands in
       try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
     }
   }

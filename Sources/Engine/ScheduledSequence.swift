@@ -5,6 +5,8 @@ struct ScheduledSequence {
   var tokens: [Int32]
   /// Tokens at which it ends.
   let limit: Int
+  /// Whether it may hold pages that others have computed.
+  let sharesPages: Bool
   /// Its block table and last token on the device; nil while it waits.
   var slot: Int?
   var pages: [UInt32] = []
@@ -27,7 +29,8 @@ struct ScheduledSequence {
     var tokens: Int
   }
 
-  init(id: UInt64, tokens: [Int32], limit: Int) {
+  init(id: UInt64, tokens: [Int32], limit: Int, sharesPages: Bool) {
+    self.sharesPages = sharesPages
     self.id = id
     self.tokens = tokens
     self.limit = limit

@@ -19,6 +19,9 @@ struct Scheduler {
     /// Groups of texts that take turns: as many as a pipeline has stages, so that each stage has a group to compute
     /// while others compute theirs, and no stage waits until a token has been through all of them.
     var groups = 1
+    /// Stages of the pipeline, and how long they take, if that says in which chunks prompts alone are computed.
+    var stages = 1
+    var stageTimes: StageTimes?
   }
 
   let limits: Limits
@@ -59,9 +62,10 @@ struct Scheduler {
   ///
   /// - Parameter limit: tokens, those of the prompt among them, at which it ends: more than the prompt has, and no more
   ///   than all pages hold.
-  mutating func add(id: UInt64, prompt: [Int32], limit: Int) {
+  /// - Parameter sharesPages: whether what is known of its tokens from before need not be computed again.
+  mutating func add(id: UInt64, prompt: [Int32], limit: Int, sharesPages: Bool = true) {
     precondition(!prompt.isEmpty && limit > prompt.count && pages.count(forTokens: limit) <= pages.pageCount)
-    waiting.append(ScheduledSequence(id: id, tokens: prompt, limit: limit))
+    waiting.append(ScheduledSequence(id: id, tokens: prompt, limit: limit, sharesPages: sharesPages))
   }
 
   /// A sequence has ended, or nobody wants it any more: its pages are free at once.
@@ -73,6 +77,9 @@ struct Scheduler {
       freeHostPages += waiting.remove(at: index).kept?.pages ?? []
     }
   }
+
+  /// Whether what a step made for the sequence is still of it: it has not ended since, nor will be computed again.
+  func isRunning(id: UInt64, epoch: Int) -> Bool { running.contains { $0.id == id && $0.epoch == epoch } }
 
   /// Adds a token that a step drew to its sequence; false if that has ended since, or will be computed again.
   mutating func accept(_ token: Int32, id: UInt64, epoch: Int) -> Bool {
@@ -112,7 +119,7 @@ struct Scheduler {
     // Prompts must not hold up those who wait for their next token.
     var budget =
       parts.isEmpty
-      ? limits.promptTokens
+      ? promptChunk
       : min(
         limits.promptTokens,
         pace.promptTokensBesideText ?? max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1))
@@ -138,6 +145,15 @@ struct Scheduler {
     return moves
   }
 
+  /// Tokens of a step of prompts alone: chunks in which those that are there pass the pipeline soonest.
+  private var promptChunk: Int {
+    guard let times = limits.stageTimes, limits.stages > 1 else { return limits.promptTokens }
+    let tokens =
+      running.reduce(0) { $0 + ($1.ready > 1 ? $1.tokens.count : 0) }
+      + waiting.reduce(0) { $0 + $1.tokens.count }
+    return times.promptChunk(tokens: max(tokens, 1), stages: limits.stages, most: limits.promptTokens)
+  }
+
   private func group(of sequence: ScheduledSequence) -> Int { (sequence.slot ?? 0) % limits.groups }
 
   /// Whose turn it is: groups without a text to go on with are passed over.
@@ -150,8 +166,9 @@ struct Scheduler {
 
   /// Starts the sequence that has waited longest, if slot and pages are there.
   private mutating func start(budget: Int) -> ScheduledPart? {
-    guard let slot = freeSlots.last, let tokens = waiting.first?.tokens else { return nil }
-    var match = pages.match(tokens, step: stepCount + 1)
+    guard let slot = freeSlots.last, let oldest = waiting.first else { return nil }
+    let tokens = oldest.tokens
+    var match = oldest.sharesPages ? pages.match(tokens, step: stepCount + 1) : PageAllocator.Match()
     let needed = pages.count(forTokens: tokens.count) - match.pages.count
     // Those who run need a page each before long.
     let spare = pages.availableCount - pages.idleCount(match.pages) - needed
@@ -227,7 +244,8 @@ struct Scheduler {
   private mutating func keep(_ sequence: ScheduledSequence) -> ScheduledSequence.Kept? {
     let tokens = min(sequence.computed, sequence.tokens.count - 1)
     let count = pages.count(forTokens: tokens)
-    guard count > 0, count <= freeHostPages.count else { return nil }
+    // What may not be shared is wanted whole, in one go.
+    guard sequence.sharesPages, count > 0, count <= freeHostPages.count else { return nil }
     let places = Array(freeHostPages.suffix(count))
     freeHostPages.removeLast(count)
     for (page, place) in zip(sequence.pages, places) { moves.append(.toHost(page: page, hostPage: place)) }

@@ -20,9 +20,12 @@ package protocol StepRunner: AnyObject {
 
   /// Queues a step; waits only if `depth` steps are in flight already.
   ///
-  /// - Parameter logitsOf: outputs whose logits are read back, penalties applied.
+  /// - Parameters:
+  ///   - logitsOf: outputs whose logits are read back, penalties applied.
+  ///   - statesOf: rows whose states after the last layer are read back.
   func submit(
-    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int]
+    rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
+    statesOf: [Int]
   ) throws -> StepTicket
 
   /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
@@ -30,6 +33,9 @@ package protocol StepRunner: AnyObject {
 
   /// The logits of the output that was entry `entry` of `logitsOf`, once the step is done and as long as its results.
   func logits(_ ticket: StepTicket, _ entry: Int) -> [Float]
+
+  /// The state, `width` numbers of the residual stream, of the row that was entry `entry` of `statesOf`; as `logits`.
+  func state(_ ticket: StepTicket, _ entry: Int) -> [Float]
 
   /// The logits of output `index` of the step that last ran.
   func readLogits(output index: Int) throws -> [Float]
@@ -62,7 +68,7 @@ extension StepRunner {
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel
   ) throws -> StepTicket {
-    try submit(rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: [])
+    try submit(rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: [], statesOf: [])
   }
 }
 

@@ -13,10 +13,12 @@ extension PlanRecorder {
     guard let flash else { throw KernelError.unsupported("the device has no matrix units for this model") }
     var step = MatrixStep(recorder: self, recording: recording, shape: shape, slot: slot, flash: flash)
     for index in model.stages.indices where !isSkipped(model.stages[index], shape) {
+      if case .logits = model.stages[index], shape.readsStates { try step.completeStream() }
       try step.record(index)
       recording.commands.dispatchBarrier()
       onStage(index)
     }
+    if shape.readsStates { try step.completeStream() }
   }
 }
 
@@ -141,6 +143,12 @@ private struct MatrixStep {
       traits: recorder.traits)
     commands.dispatchBarrier()
     pending = nil
+  }
+
+  /// Adds what a post norm is still to do to the residual stream of all rows, not only of those whose logits are wanted.
+  mutating func completeStream() throws {
+    guard let pending else { return }
+    try normalise(pending.postNorm, epsilon: pending.stage.postNorm?.epsilon ?? 0, gathersOutputs: false)
   }
 
   private func product(

@@ -13,6 +13,8 @@ package struct PlanShape: Sendable, Hashable {
   package var isDeep: Bool
   /// Whether products and attention run on the matrix units.
   package var usesMatrixUnits: Bool
+  /// Whether the residual stream is read after the step, and so must be complete.
+  package var readsStates = false
 
   /// The smallest recorded shape that `step` fits.
   package init(_ step: StepContents, cut: StepCut, output: OutputKernel, limits: StepLimits) {

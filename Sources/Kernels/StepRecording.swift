@@ -11,19 +11,38 @@ package final class StepRecording {
     package fileprivate(set) var units: [(unit: Int, commands: CommandBuffer)] = []
   }
 
+  /// The device's clock at both ends of each part, and where the host finds it when the step is done.
+  package struct Stamps {
+    package let pool: TimestampPool
+    package let ticks: Buffer
+
+    /// - Parameter parts: the most there may be.
+    package init(device: Device, parts: Int) throws {
+      pool = try device.makeTimestampPool(count: 2 * parts)
+      ticks = try device.makeBuffer(byteCount: 16 * parts, memory: .download, label: "the device's clock")
+    }
+  }
+
   /// What is recorded into now.
   package private(set) var commands: CommandBuffer
   package private(set) var parts: [Part]
   private let next: (() throws -> CommandBuffer)?
   private let arrival: ((Int, CommandBuffer) throws -> Void)?
+  private let stamps: Stamps?
 
   /// - Parameters:
   ///   - next: begins further commands; nil to record all into `commands`.
+  ///   - stamps: gets the device's clock at the beginning and the end of each part, if there is one.
   ///   - arrival: records what follows the arrival of a unit of weights that stream; nil where none do.
   package init(
-    _ commands: CommandBuffer, next: (() throws -> CommandBuffer)? = nil,
+    _ commands: CommandBuffer, next: (() throws -> CommandBuffer)? = nil, stamps: Stamps? = nil,
     arrival: ((Int, CommandBuffer) throws -> Void)? = nil
   ) {
+    self.stamps = stamps
+    if let stamps {
+      commands.resetTimestamps(stamps.pool)
+      commands.writeTimestamp(stamps.pool, index: 0)
+    }
     self.commands = commands
     self.next = next
     self.arrival = arrival
@@ -47,10 +66,26 @@ package final class StepRecording {
   func exchange() throws {
     guard let next else { throw KernelError.unsupported("a collective was recorded for one device alone") }
     commands.barrierToHost()
+    writeEnd()
     try commands.end()
     commands = try next()
+    if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count) }
     // What other devices have written is host memory to this one.
     commands.barrier()
     parts.append(Part(commands: commands, waits: [.ranks(parts: parts.count)]))
+  }
+
+  /// Ends the last part.
+  package func end() throws {
+    writeEnd()
+    if let stamps {
+      commands.copyTimestamps(stamps.pool, count: 2 * parts.count, to: stamps.ticks)
+      commands.barrierToHost()
+    }
+    try commands.end()
+  }
+
+  private func writeEnd() {
+    if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count - 1) }
   }
 }

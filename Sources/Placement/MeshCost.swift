@@ -15,6 +15,10 @@ package struct MeshCost: Sendable {
     package var latency: Double
     /// Seconds of a layer that do not depend on its size: its dispatches and barriers.
     package var layerOverhead: Double
+    /// Devices of a node, and bytes a second and seconds of a message between two nodes; without, all are in one.
+    package var node: Int?
+    package var network = 0.0
+    package var networkLatency = 0.0
 
     package init(
       memory: Double, bandwidth: Double, operations: Double, link: Double, latency: Double,
@@ -61,9 +65,15 @@ package struct MeshCost: Sendable {
   private var tensor: Double { Double(mesh.tensor) }
   private var pipeline: Double { Double(mesh.pipeline) }
 
-  /// Seconds of an all-reduce of `bytes` by all ranks: each reads what the others have.
+  /// Seconds of an all-reduce of `bytes` by all ranks: each reads what the others have. Where ranks are on several nodes,
+  /// first within each node, then across nodes, each rank with those that have the same place there.
   package func allReduce(_ bytes: Double) -> Double {
-    mesh.tensor == 1 ? 0 : hardware.latency + (tensor - 1) * bytes / hardware.link
+    guard mesh.tensor > 1 else { return 0 }
+    let node = hardware.node ?? mesh.tensor
+    let within = Double(min(mesh.tensor, node))
+    let nodes = tensor / within
+    let near = within > 1 ? hardware.latency + (within - 1) * bytes / hardware.link : 0
+    return nodes > 1 ? near + hardware.networkLatency + (nodes - 1) * bytes / within / hardware.network : near
   }
 
   /// Seconds for which a stage computes `tokens` tokens that have `context` tokens before them each.
@@ -78,7 +88,14 @@ package struct MeshCost: Sendable {
 
   /// Seconds that a stage's outputs take to the next.
   private func transfer(tokens: Double) -> Double {
-    mesh.pipeline == 1 ? 0 : hardware.latency + 4 * model.width * tokens / hardware.link
+    guard mesh.pipeline > 1 else { return 0 }
+    let bytes = 4 * model.width * tokens
+    let near = hardware.latency + bytes / hardware.link
+    guard let node = hardware.node, mesh.deviceCount > node else { return near }
+    // As many boundaries of stages as there are of nodes, at most all.
+    let far = hardware.networkLatency + bytes / hardware.network
+    let share = min(1, Double(mesh.deviceCount / node - 1) / (pipeline - 1))
+    return (1 - share) * near + share * far
   }
 
   /// Seconds between two tokens of each of `batch` sequences, in as many micro-batches as there are stages.
@@ -93,6 +110,12 @@ package struct MeshCost: Sendable {
   package func prompt(tokens: Double, chunks: Double) -> Double {
     let chunk = tokens / chunks
     return (chunks + pipeline - 1) * (stage(tokens: chunk, context: 0) + transfer(tokens: chunk))
+  }
+
+  /// The same in as many micro-batches as make it the shortest.
+  package func prompt(tokens: Double) -> Double {
+    guard mesh.pipeline > 1 else { return prompt(tokens: tokens, chunks: 1) }
+    return (1...16 * mesh.pipeline).map { prompt(tokens: tokens, chunks: Double($0)) }.min() ?? 0
   }
 
   /// The part of the time for which stages idle, when `chunks` micro-batches pass a pipeline once.

@@ -25,13 +25,33 @@ package struct ReferenceModel: Sendable {
   /// - Returns: logits [vocabulary] after each of the tokens, or after the last one only.
   /// - Throws: a token outside the vocabulary, a tensor that cannot be read.
   package mutating func run(_ tokens: [Int32], lastLogitsOnly: Bool = false) throws -> [[Double]] {
-    guard !tokens.isEmpty else { return [] }
+    guard !tokens.isEmpty, case .logits(let stage) = program.stages.last else { return [] }
+    let x = try stream(tokens)
+    let wanted = lastLogitsOnly ? Array(x.suffix(program.width)) : x
+    let logits = try ReferenceStages.logits(stage, x: wanted, weights: weights)
+    return Self.rows(of: logits, width: program.vocabularySize)
+  }
+
+  /// Appends `tokens` to the sequence.
+  ///
+  /// - Returns: the state of each [width] after the last layer and the output norm.
+  package mutating func states(_ tokens: [Int32]) throws -> [[Double]] {
+    guard !tokens.isEmpty, case .logits(let stage) = program.stages.last else { return [] }
+    let normed = try ReferenceStages.norm(stream(tokens), stage.norm, weights: weights)
+    return Self.rows(of: normed, width: program.width)
+  }
+
+  private static func rows(of values: [Double], width: Int) -> [[Double]] {
+    stride(from: 0, to: values.count, by: width).map { Array(values[$0..<$0 + width]) }
+  }
+
+  /// The residual stream after the last layer.
+  private mutating func stream(_ tokens: [Int32]) throws -> [Double] {
     let positions = Array(length..<length + tokens.count)
     var x: [Double] = []
     var queries: [Double] = []
     var attended: [Double] = []
     var hidden: [Double] = []
-    var logits: [Double] = []
     for stage in program.stages {
       switch stage {
       case .embed(let stage):
@@ -51,16 +71,12 @@ package struct ReferenceModel: Sendable {
         x = try ReferenceStages.residualProjection(stage, x: x, input: input, weights: weights)
       case .gatedFeedForward(let stage):
         hidden = try ReferenceStages.gatedFeedForward(stage, x: x, weights: weights)
-      case .logits(let stage):
-        let wanted = lastLogitsOnly ? Array(x.suffix(program.width)) : x
-        logits = try ReferenceStages.logits(stage, x: wanted, weights: weights)
+      case .logits: break
       case .collective:
         preconditionFailure("the reference runs whole models")
       }
     }
     length += tokens.count
-    return stride(from: 0, to: logits.count, by: program.vocabularySize).map {
-      Array(logits[$0..<$0 + program.vocabularySize])
-    }
+    return x
   }
 }

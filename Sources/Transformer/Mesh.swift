@@ -12,6 +12,14 @@ package struct MeshShape: Sendable, Hashable {
   package var deviceCount: Int { tensor * pipeline }
 }
 
+/// How layers are divided among the stages of a pipeline.
+package enum LayerSplit: Sendable, Hashable {
+  /// So that the stage that reads most reads least, within so many bytes of weights for each stage as far as that goes.
+  case within([Int])
+  /// So many for each stage.
+  case counts([Int])
+}
+
 /// Which part of a model a Program is.
 package struct ModelShare: Sendable, Hashable {
   package var mesh: MeshShape

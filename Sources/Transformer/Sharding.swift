@@ -7,14 +7,14 @@ extension Program {
   /// their inputs allow; where there are more ranks than kv heads, ranks that share a kv head each have a copy of it.
   ///
   /// - Throws: a mesh that the model cannot be split over.
-  package func shared(over mesh: MeshShape) throws(MeshError) -> [Program] {
+  package func shared(over mesh: MeshShape, split: LayerSplit? = nil) throws(MeshError) -> [Program] {
     guard mesh.deviceCount > 1 else { return [self] }
     guard mesh.pipeline <= layerCount else {
       throw MeshError(
         "\(layerCount) layers cannot be split into \(mesh.pipeline) pipeline stages: use --pipeline-parallel 1 to "
           + "\(layerCount)")
     }
-    let layers = layerRanges(stages: mesh.pipeline)
+    let layers = try layerRanges(stages: mesh.pipeline, split: split)
     let vocabulary = Self.runs(vocabularySize, unit: 16, parts: mesh.tensor)
     guard vocabulary.allSatisfy({ !$0.isEmpty }) else {
       throw MeshError(
@@ -32,8 +32,28 @@ extension Program {
     return programs
   }
 
+  private func layerRanges(stages: Int, split: LayerSplit?) throws(MeshError) -> [Range<Int>] {
+    switch split {
+    case nil: return layerRanges(stages: stages, rooms: nil)
+    case .within(let rooms): return layerRanges(stages: stages, rooms: rooms)
+    case .counts(let counts):
+      guard counts.count == stages, counts.allSatisfy({ $0 > 0 }), counts.reduce(0, +) == layerCount else {
+        throw MeshError(
+          "layers \(counts.map(String.init).joined(separator: ",")) are not those of \(stages) pipeline stages: give "
+            + "each one or more, \(layerCount) in all")
+      }
+      var start = 0
+      return counts.map { count in
+        defer { start += count }
+        return start..<start + count
+      }
+    }
+  }
+
   /// Layers of each stage, so that the bytes that the slowest one reads for a token are the fewest.
-  func layerRanges(stages: Int) -> [Range<Int>] {
+  ///
+  /// - Parameter rooms: the most bytes of weights of each stage; where no division keeps to them, they are not heeded.
+  func layerRanges(stages: Int, rooms: [Int]?) -> [Range<Int>] {
     var cost = [Int](repeating: 0, count: layerCount)
     var last = 0
     for stage in self.stages {
@@ -42,29 +62,42 @@ extension Program {
       cost[layer] += stage.matrices.reduce(0) { $0 + $1.byteCount }
     }
     cost[layerCount - 1] += last
-    // The least bound that `stages` runs can keep to, by bisection.
-    var low = cost.max() ?? 0
-    var high = cost.reduce(0, +)
-    func runs(_ bound: Int) -> [Range<Int>] {
-      var result: [Range<Int>] = []
-      var start = 0
-      var sum = 0
-      for layer in 0..<layerCount {
-        let left = stages - result.count - 1
-        // Every stage gets a layer.
-        if layer > start, sum + cost[layer] > bound || layerCount - layer == left {
-          result.append(start..<layer)
-          (start, sum) = (layer, 0)
+    var rooms = rooms
+    // The first stage has the embedding table, of which a token reads next to nothing.
+    if case .embed(let embed) = self.stages.first { rooms?[0] -= embed.table.byteCount }
+    let sums = cost.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) }
+    /// The division with the least sum of `weight` of each stage's bytes, or with the least of the most of them.
+    func best(of weight: (Int) -> Double, most: Int, sumsUp: Bool) -> [Range<Int>]? {
+      var totals = [Double](repeating: .infinity, count: layerCount + 1)
+      totals[0] = 0
+      var starts: [[Int]] = []
+      for stage in 0..<stages {
+        var next = [Double](repeating: .infinity, count: layerCount + 1)
+        var start = [Int](repeating: 0, count: layerCount + 1)
+        for end in 1...layerCount {
+          for first in stage..<max(stage, end) where totals[first] < .infinity {
+            let bytes = sums[end] - sums[first]
+            guard bytes <= min(most, rooms?[stage] ?? .max) else { continue }
+            let total = sumsUp ? totals[first] + weight(bytes) : max(totals[first], weight(bytes))
+            if total < next[end] { (next[end], start[end]) = (total, first) }
+          }
         }
-        sum += cost[layer]
+        totals = next
+        starts.append(start)
       }
-      return result + [start..<layerCount]
+      guard totals[layerCount] < .infinity else { return nil }
+      var end = layerCount
+      return starts.reversed().map { start in
+        defer { end = start[end] }
+        return start[end]..<end
+      }.reversed()
     }
-    while low < high {
-      let middle = (low + high) / 2
-      if runs(middle).count <= stages { high = middle } else { low = middle + 1 }
+    // The least of the most; and within that as even as can be, for the memory's sake.
+    guard let fastest = best(of: Double.init, most: .max, sumsUp: false) else {
+      return layerRanges(stages: stages, rooms: nil)
     }
-    return runs(low)
+    let most = fastest.map { sums[$0.upperBound] - sums[$0.lowerBound] }.max() ?? 0
+    return best(of: { Double($0) * Double($0) }, most: most, sumsUp: true) ?? fastest
   }
 
   /// Query and kv heads of each rank.

@@ -11,6 +11,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   static let hasThreads = true
 
   let model: LanguageModel
+  /// How embeddings are made.
+  let pooling: Pooling
   let lock = Lock()
   /// The engine's thread waits for work.
   private let work = Condition()
@@ -54,8 +56,9 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   }
 
   /// Loads a model; returns when that is done.
-  init(model: LanguageModel, options: EngineOptions, callbacks: Callbacks) throws {
+  init(model: LanguageModel, options: EngineOptions, pooling: Pooling, callbacks: Callbacks) throws {
     self.model = model
+    self.pooling = pooling
     self.callbacks = callbacks
     // The thread holds this object until it has ended.
     let thread = try Thread { [self] in run(options) }
@@ -190,10 +193,25 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   /// The logits after a text, computed in a batch with what else there is.
   func logits(after tokens: [Int32]) throws -> [Float] {
     var request = GenerationRequest(prompt: tokens)
+    request.wantsLogits = true
+    return try numbers(of: request) { $0.logits }
+  }
+
+  /// The embedding of a text, in the same way.
+  func embedding(of tokens: [Int32]) throws -> [Float] {
+    var request = GenerationRequest(prompt: tokens)
+    request.embedding = pooling
+    return try numbers(of: request) { $0.embedding }
+  }
+
+  /// What comes with the token after a text.
+  private func numbers(
+    of request: GenerationRequest, from part: @escaping @Sendable (GeneratedToken) -> [Float]?
+  ) throws -> [Float] {
+    var request = request
     request.maxTokens = 1
     request.ignoresEndOfText = true
-    request.wantsLogits = true
-    let answer = Answer()
+    let answer = Answer(part)
     return try lock.withLock {
       let id = try openEngine().submit(request) { [lock] event in
         lock.withLock { answer.receive(event) }
@@ -208,19 +226,22 @@ final class EngineObject: HandleObject, @unchecked Sendable {
     }
   }
 
-  /// What comes of a request for logits; the lock guards it.
+  /// What comes of a request for logits or an embedding; the lock guards it.
   private final class Answer: @unchecked Sendable {
     let news = Condition()
-    private var logits: [Float]?
+    private let part: @Sendable (GeneratedToken) -> [Float]?
+    private var numbers: [Float]?
     private(set) var result: Swift.Result<[Float], any Error>?
+
+    init(_ part: @escaping @Sendable (GeneratedToken) -> [Float]?) { self.part = part }
 
     func receive(_ event: GenerationEvent) {
       switch event {
       case .prompt: return
-      case .token(let token): logits = token.logits
+      case .token(let token): numbers = part(token)
       case .finished:
         end(
-          logits.map { .success($0) }
+          numbers.map { .success($0) }
             ?? .failure(
               Failure(VKINFER_ERROR_PROMPT, "the context is full: there is no place after the text")))
       case .failed(let error): end(.failure(error))

@@ -39,6 +39,16 @@ extension vkinfer_engine_options {
     return options
   }
 
+  /// How embeddings are made.
+  func pooling(of model: LanguageModel) throws -> Pooling {
+    switch Int32(truncatingIfNeeded: pooling) {
+    case VKINFER_POOLING_MODEL: return model.pooling ?? .last
+    case VKINFER_POOLING_LAST: return .last
+    case VKINFER_POOLING_MEAN: return .mean
+    default: throw Failure(VKINFER_ERROR_ARGUMENT, "pooling \(pooling) is none of VKINFER_POOLING_*")
+    }
+  }
+
   /// Where weights, keys and values go.
   private func setPlacement(_ options: inout EngineOptions) throws {
     if gpu_memory > 0 { options.memory.device = Int(clamping: gpu_memory) }
@@ -87,7 +97,7 @@ public func vkinfer_engine_open(
     let out = try Arguments.out(engine, "engine")
     let given = try Arguments.options(options, defaults: .usual, "vkinfer_engine_options")
     let object = try EngineObject(
-      model: model, options: given.options(for: model),
+      model: model, options: given.options(for: model), pooling: given.pooling(of: model),
       callbacks: EngineObject.Callbacks(
         progress: given.progress, progressUser: given.progress_user, log: given.log, logUser: given.log_user))
     do {

@@ -210,6 +210,12 @@ final class SessionObject: HandleObject, @unchecked Sendable {
     return try engine.logits(after: tokens)
   }
 
+  func embedding() throws -> [Float] {
+    try engine.checkMayWait()
+    let tokens = try restingText(before: "its embedding is computed")
+    return try engine.embedding(of: tokens)
+  }
+
   func lastResult() throws -> vkinfer_result { try locked { result } }
 
   // MARK: - Closing

@@ -194,14 +194,8 @@ public func vkinfer_session_logits(
 ) -> vkinfer_status {
   reporting {
     let session = try find(session, SessionObject.self)
-    let vocabulary = session.engine.model.vocabularySize
-    // Not computed in vain.
-    guard logits != nil, UInt(bitPattern: capacity) >= UInt(vocabulary) else {
-      return try Arguments.deliver(
-        Array(repeating: 0, count: vocabulary), to: logits, capacity: capacity, count: count)
-    }
-    _ = try Arguments.out(count, "count")
-    try Arguments.deliver(session.logits(), to: logits, capacity: capacity, count: count)
+    try deliver(
+      session.engine.model.vocabularySize, to: logits, capacity: capacity, count: count, session.logits)
   }
 }
 
@@ -211,11 +205,23 @@ public func vkinfer_session_embedding(
   _ count: UnsafeMutablePointer<Int>?
 ) -> vkinfer_status {
   reporting {
-    let model = try find(session, SessionObject.self).engine.model
-    throw Failure(
-      VKINFER_ERROR_UNSUPPORTED,
-      "\(model.description.architecture.name) models generate text and give no embeddings")
+    let session = try find(session, SessionObject.self)
+    try deliver(
+      session.engine.model.width, to: values, capacity: capacity, count: count, session.embedding)
   }
+}
+
+/// Gives out numbers, which are not computed in vain.
+private func deliver(
+  _ needed: Int, to buffer: UnsafeMutablePointer<Float>?, capacity: Int, count: UnsafeMutablePointer<Int>?,
+  _ compute: () throws -> [Float]
+) throws {
+  guard buffer != nil, UInt(bitPattern: capacity) >= UInt(needed) else {
+    return try Arguments.deliver(
+      Array(repeating: 0, count: needed), to: buffer, capacity: capacity, count: count)
+  }
+  _ = try Arguments.out(count, "count")
+  try Arguments.deliver(compute(), to: buffer, capacity: capacity, count: count)
 }
 
 @c @implementation

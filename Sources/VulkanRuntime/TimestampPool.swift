@@ -35,6 +35,12 @@ package final class TimestampPool: Sendable {
   ///
   /// Throws unless each has been written since the last reset and the device has got there.
   package func read(count: Int? = nil) throws(VulkanError) -> [Double] {
+    let ticks = try readTicks(count: count)
+    return ticks.map { context.physical.nanoseconds(from: ticks[0], to: $0) }
+  }
+
+  /// The same as ticks of the device's clock.
+  package func readTicks(count: Int? = nil) throws(VulkanError) -> [UInt64] {
     let wanted = min(max(count ?? self.count, 0), self.count)
     guard wanted > 0 else { return [] }
     var ticks = [UInt64](repeating: 0, count: wanted)
@@ -44,13 +50,16 @@ package final class TimestampPool: Sendable {
         VK_QUERY_RESULT_64_BIT.rawValue)
     }
     try context.check(result, "vkGetQueryPoolResults", "\(wanted) timestamps")
-    let bits = context.physical.capabilities.timestampBits
-    let period = context.physical.capabilities.timestampPeriodNanoseconds
-    return ticks.map { tick in
-      // The clock may wrap around within its valid bits: the difference, sign-extended from them, is right.
-      let unused = UInt64(64 - min(bits, 64))
-      let difference = Int64(bitPattern: (tick &- ticks[0]) << unused) >> Int64(unused)
-      return Double(difference) * period
-    }
+    return ticks
+  }
+}
+
+extension PhysicalDevice {
+  /// Nanoseconds between two ticks of the device's clock.
+  package func nanoseconds(from first: UInt64, to tick: UInt64) -> Double {
+    // The clock may wrap around within its valid bits: the difference, sign-extended from them, is right.
+    let unused = UInt64(64 - min(capabilities.timestampBits, 64))
+    let difference = Int64(bitPattern: (tick &- first) << unused) >> Int64(unused)
+    return Double(difference) * capabilities.timestampPeriodNanoseconds
   }
 }

@@ -29,11 +29,18 @@ struct BenchPredict: ParsableCommand {
   @Option(help: "GB/s between two devices.") var link = 25.0
   @Option(help: "us of an all-reduce of next to nothing.") var latency = 20.0
   @Option(help: "us of a layer's dispatches and barriers.") var overhead = 15.0
+  @Option(help: "Devices of a node, between which the link is (default: all).") var node: Int?
+  @Option(help: "GB/s of a device between nodes.") var network = 25.0
+  @Option(help: "us of a message between nodes.") var networkLatency = 20.0
 
   func validate() throws {
     guard devices > 0, layers > 0, width > 0, batch.counts.allSatisfy({ $0 > 0 }) else {
       throw ValidationError("--devices, --layers, --width and --batch must be 1 or more")
     }
+    if let node, node < 1 || !devices.isMultiple(of: node) {
+      throw ValidationError("--node \(node) is not possible: use a divisor of \(devices)")
+    }
+    guard network > 0 else { throw ValidationError("--network must be more than 0") }
     guard link > 0, bandwidth > 0, teraflops > 0 else {
       throw ValidationError("--link, --bandwidth and --teraflops must be more than 0")
     }
@@ -47,9 +54,12 @@ struct BenchPredict: ParsableCommand {
       layers: Double(layers), width: width, keyValueBytesPerToken: 4 * kvWidth * Double(layers),
       weights: weights,
       weightBytes: weights * weightBytes)
-    let hardware = MeshCost.Hardware(
+    var hardware = MeshCost.Hardware(
       memory: memory * 1e9, bandwidth: bandwidth * 1e9, operations: teraflops * 1e12, link: link * 1e9,
       latency: latency * 1e-6, layerOverhead: overhead * 1e-6)
+    hardware.node = node
+    hardware.network = network * 1e9
+    hardware.networkLatency = networkLatency * 1e-6
     let report = Report(
       style: .table,
       columns: [
@@ -62,22 +72,37 @@ struct BenchPredict: ParsableCommand {
         Report.Column(key: "fits", title: "fits", width: 4),
       ])
     try report.note("\(Format.decimal(weights / 1e9, 1)) billion weights; a prompt of \(context) tokens")
+    var best: [Int: (seconds: Double, mesh: String)] = [:]
+    var bestPrompt: (seconds: Double, mesh: String)?
     for tensor in 1...devices where devices.isMultiple(of: tensor) {
       let cost = MeshCost(
         hardware: hardware, model: model, mesh: MeshShape(tensor: tensor, pipeline: devices / tensor))
       guard devices / tensor <= layers else { continue }
       for count in batch.counts {
         let seconds = cost.decode(batch: Double(count), context: Double(context))
-        let chunks = max(1, 2 * devices / tensor)
+        let fits = cost.fits(batch: Double(count), context: Double(context))
+        let name = "T\(tensor) P\(devices / tensor)"
+        let prompt = cost.prompt(tokens: Double(context))
+        if fits, seconds < best[count]?.seconds ?? .infinity { best[count] = (seconds, name) }
+        if fits, prompt < bestPrompt?.seconds ?? .infinity { bestPrompt = (prompt, name) }
         try report.add([
           .count(tensor), .count(devices / tensor), .count(count), .number(seconds * 1000, decimals: 2),
           .number(Double(count) / seconds, decimals: 1),
-          .number(
-            cost.prompt(tokens: Double(context), chunks: devices == tensor ? 1 : Double(chunks)) * 1000,
-            decimals: 1),
-          .text(cost.fits(batch: Double(count), context: Double(context)) ? "yes" : "no"),
+          .number(prompt * 1000, decimals: 1), .text(fits ? "yes" : "no"),
         ])
       }
+    }
+    for count in batch.counts {
+      guard let best = best[count] else {
+        try report.note("batch \(count): fits no mesh of \(Format.count(devices, "device"))")
+        continue
+      }
+      try report.note(
+        "batch \(count): best \(best.mesh), \(Format.decimal(best.seconds * 1000, 2)) ms a token, "
+          + "\(Format.decimal(Double(count) / best.seconds, 0)) tokens/s")
+    }
+    if let best = bestPrompt {
+      try report.note("prompt: best \(best.mesh), \(Format.decimal(best.seconds * 1000, 1)) ms")
     }
   }
 }

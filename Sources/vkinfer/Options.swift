@@ -1,4 +1,5 @@
 import ArgumentParser
+import Benchmark
 import Engine
 
 /// How tokens are drawn.
@@ -121,6 +122,13 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
+      "Layers of each pipeline stage, as 20,12 (default: what takes all stages as long, as far as memory allows).",
+      valueName: "counts"))
+  var stageLayers: CountList?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
       "Engines that share out requests, each with all of the model on devices of its own (default: 1).",
       valueName: "count"))
   var dataParallel: Int?
@@ -130,6 +138,7 @@ struct MeshOptions: ParsableArguments {
     options.setMesh(
       devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
       dataParallel: dataParallel)
+    options.stageLayers = stageLayers?.counts ?? []
   }
 
   func validate() throws {

@@ -138,6 +138,7 @@ int main(int count, char **arguments) {
   ENGINE(options.weights_from = 3, VKINFER_ERROR_ARGUMENT);
   ENGINE(options.weights_from = UINT32_MAX, VKINFER_ERROR_ARGUMENT);
   ENGINE(options.prefetch = -2, VKINFER_ERROR_ARGUMENT);
+  ENGINE(options.pooling = 3, VKINFER_ERROR_ARGUMENT);
   /* What no device has room for, wherever weights are. */
   ENGINE(options.gpu_memory = 1, VKINFER_ERROR_MEMORY);
   OK(vkinfer_engine_options_default(&options, sizeof options));
@@ -161,6 +162,7 @@ int main(int count, char **arguments) {
   STATUS(vkinfer_session_next(session, 0, &token), VKINFER_ERROR_STATE);
   STATUS(vkinfer_session_start(session, NULL), VKINFER_ERROR_PROMPT);
   STATUS(vkinfer_session_logits(session, values, 600, &size), VKINFER_ERROR_PROMPT);
+  STATUS(vkinfer_session_embedding(session, values, 600, &size), VKINFER_ERROR_PROMPT);
   ids[0] = 259;
   STATUS(vkinfer_session_feed(session, ids, 1), VKINFER_ERROR_PROMPT);
   ids[0] = -1;
@@ -224,7 +226,12 @@ int main(int count, char **arguments) {
   OK(vkinfer_session_result(session, &result));
   EXPECT(result.finish == VKINFER_FINISH_LENGTH && result.generated_tokens == 4 && result.prompt_tokens == 4);
   OK(vkinfer_session_cancel(session));
-  STATUS(vkinfer_session_embedding(session, values, 600, &size), VKINFER_ERROR_UNSUPPORTED);
+  OK(vkinfer_session_embedding(session, NULL, 0, &size));
+  EXPECT(size == 64);
+  STATUS(vkinfer_session_embedding(session, values, 63, &size), VKINFER_ERROR_BUFFER);
+  STATUS(vkinfer_session_embedding(session, values, 600, NULL), VKINFER_ERROR_ARGUMENT);
+  STATUS(vkinfer_session_embedding(session, NULL, 600, &size), VKINFER_ERROR_ARGUMENT);
+  OK(vkinfer_session_embedding(session, values, 600, &size));
   OK(vkinfer_session_logits(session, NULL, 0, &size));
   EXPECT(size == 259);
   STATUS(vkinfer_session_logits(session, values, 258, &size), VKINFER_ERROR_BUFFER);
@@ -239,6 +246,7 @@ int main(int count, char **arguments) {
   memset(text, 'x', sizeof text);
   OK(vkinfer_session_feed_text(session, text, 256 - 8, 0));
   STATUS(vkinfer_session_logits(session, values, 600, &size), VKINFER_ERROR_PROMPT);
+  STATUS(vkinfer_session_embedding(session, values, 600, &size), VKINFER_ERROR_PROMPT);
   OK(vkinfer_session_feed_text(session, text, 1, 0));
   STATUS(vkinfer_session_start(session, NULL), VKINFER_ERROR_PROMPT);
 
@@ -249,6 +257,9 @@ int main(int count, char **arguments) {
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_model_inspect(handle, &info));
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_model_close(handle));
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_tokenize(handle, "a", 1, 0, NULL, 0, &size));
+  WRONG_HANDLES(vkinfer_model, handle, vkinfer_detokenize(handle, ids, 0, 0, text, sizeof text, &size));
+  WRONG_HANDLES(vkinfer_model, handle, vkinfer_token_ends(handle, 1, &flag));
+  WRONG_HANDLES(vkinfer_model, handle, vkinfer_model_metadata(handle, "general.name", text, 9, &size));
   WRONG_HANDLES(vkinfer_model, handle, vkinfer_engine_open(handle, NULL, &engine));
   WRONG_HANDLES(vkinfer_engine, handle, vkinfer_engine_inspect(handle, &engine_info));
   WRONG_HANDLES(vkinfer_engine, handle, vkinfer_engine_close(handle));
@@ -262,6 +273,10 @@ int main(int count, char **arguments) {
   WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_cancel(handle));
   WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_result(handle, &result));
   WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_logits(handle, values, 600, &size));
+  WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_embedding(handle, values, 600, &size));
+  WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_tokens(handle, ids, 600, &size));
+  WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_truncate(handle, 0));
+  WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_feed_text(handle, "x", 1, 0));
   WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_save(handle, "x"));
   WRONG_HANDLES(vkinfer_session, handle, vkinfer_session_restore(handle, "x"));
 

@@ -75,8 +75,9 @@ int main(int count, char **arguments) {
     generate(engine, tokens, logits);
     EXPECT(distance(logits, wanted_logits, 259) < 1e-4);
     EXPECT(memcmp(tokens, wanted, sizeof tokens) == 0);
-    /* Closed at work. */
     vkinfer_session *last = open_session(engine, prompt);
+    STATUS(vkinfer_session_save(last, "/dev/null"), VKINFER_ERROR_ARGUMENT);
+    /* Closed at work. */
     vkinfer_generation_options options = tokens_wanted(100);
     OK(vkinfer_session_start(last, &options));
     OK(vkinfer_engine_close(engine));

@@ -35,7 +35,7 @@ static void *run(void *argument) {
     vkinfer_session *session = open_session(engine, text);
     vkinfer_generation_options options = tokens_wanted(6);
     int32_t left = 1 + (int32_t)(random >> 12) % 6;
-    switch ((random >> 8) % 6) {
+    switch ((random >> 8) % 7) {
     case 0: /* to the end, or until the callback has enough */
       OK(vkinfer_session_run(session, &options, count_token, &left));
       OK(vkinfer_session_close(session));
@@ -73,6 +73,13 @@ static void *run(void *argument) {
       float logits[259];
       size_t count;
       OK(vkinfer_session_logits(session, logits, 259, &count));
+      OK(vkinfer_session_close(session));
+      break;
+    }
+    case 5: { /* an embedding */
+      float values[64];
+      size_t count;
+      OK(vkinfer_session_embedding(session, values, 64, &count));
       OK(vkinfer_session_close(session));
       break;
     }

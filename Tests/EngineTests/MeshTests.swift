@@ -14,6 +14,10 @@ struct MeshTests {
   }
 
   static func engine(_ model: LanguageModel, _ mesh: MeshShape, sequences: Int = 1) throws -> Engine {
+    try Engine(model: model, options: options(mesh, sequences: sequences))
+  }
+
+  static func options(_ mesh: MeshShape, sequences: Int) -> EngineOptions {
     var options = EngineOptions()
     options.device = TestModels.cpuDriver
     options.tensorParallel = mesh.tensor
@@ -22,7 +26,7 @@ struct MeshTests {
     options.contextLength = 64
     options.promptChunk = 16
     options.maxOutputs = 8
-    return try Engine(model: model, options: options)
+    return options
   }
 
   /// Meshes that the model can be split over.
@@ -51,13 +55,25 @@ struct MeshTests {
     }
   }
 
-  /// Requests that come and go together, some cancelled, on a mesh: each as if alone on one device.
-  @Test(arguments: [MeshShape(tensor: 2), MeshShape(pipeline: 2), MeshShape(tensor: 2, pipeline: 2)])
-  func requestsAreAsOnOneDevice(_ mesh: MeshShape) throws {
-    let model = try Self.model("llama")
-    let engine = try Self.engine(model, mesh, sequences: 4)
+  /// Requests that come and go together, some cancelled, on a mesh drawn at random: each as if alone on one device.
+  @Test(arguments: 0..<4)
+  func requestsAreAsOnOneDevice(_ seed: Int) throws {
+    // Every run draws others; what failed is in the message.
+    let start = UInt64.random(in: 0...UInt64.max)
+    var random = SplitMix64(state: start)
+    // Each run has one of either kind.
+    let model = try Self.model(["llama", "qwen2", "llama", "qwen3"][seed])
+    let meshes = Self.meshes(model).filter { seed < 2 || ($0.tensor > 1) == (seed == 2) }
+    let mesh = try #require(meshes.randomElement(using: &random))
+    var options = Self.options(mesh, sequences: .random(in: 2...5, using: &random))
+    options.promptChunk = .random(in: 3...24, using: &random)
+    // Room for two to four of them: some wait, some are put back.
+    options.cacheTokens = 64 * .random(in: 2...4, using: &random)
+    options.groups = .random(in: 1...mesh.pipeline, using: &random)
+    let engine = try Engine(model: model, options: options)
     let alone = try Self.engine(model, MeshShape())
-    var random = SplitMix64(state: UInt64(mesh.tensor * 7 + mesh.pipeline))
+    let what =
+      "seed \(start): \(mesh), \(options.maxSequences) sequences, chunks of \(options.promptChunk ?? 0)"
     var beginnings: [[Int32]] = [[]]
     let outcomes = BatchTests.Outcomes()
     var requests: [GenerationRequest] = []
@@ -83,9 +99,10 @@ struct MeshTests {
       let result = try #require(outcomes.result(index))
       let expected = try alone.generate(request)
       if cancelled.contains(index) {
-        #expect(result.tokens == Array(expected.tokens.prefix(result.tokens.count)))
+        #expect(
+          result.tokens == Array(expected.tokens.prefix(result.tokens.count)), "request \(index), \(what)")
       } else {
-        #expect(result.tokens == expected.tokens, "request \(index)")
+        #expect(result.tokens == expected.tokens, "request \(index), \(what)")
       }
     }
   }
@@ -102,6 +119,11 @@ struct MeshTests {
     let expected = try alone.generate(StreamTests.request).tokens
     let resident = try Self.streamEngine(path, mesh)
     #expect(resident.streamedBytes == 0)
+    // Beside its share a device has norms, block tables and the like.
+    for (memory, share) in zip(resident.deviceMemories, resident.memoryShares) {
+      #expect(Double(memory.now) > 0.95 * Double(share))
+      #expect(Double(memory.now) < 1.05 * Double(share) + 1_048_576, "\(memory.now) bytes of \(share)")
+    }
     // What the device with most takes, with the reserve for small data, less half of its weights.
     let shares = try alone.model.program.shared(over: mesh).map { DeviceModel.weightBytes(of: $0) }
     let most = resident.deviceMemories.map(\.peak).max() ?? 0

@@ -79,7 +79,7 @@ library_examples() {
 # Programs that hand over anything, keep and damage states, use 32 threads or a mesh: with the address sanitizer.
 library_programs() {
   local program sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
-  for program in arguments state stress mesh; do
+  for program in arguments state stress mesh embedding; do
     library_build gcc Tests/C/$program.c $program -std=gnu11 "${sanitizers[@]}" || return
   done
   library_build gcc Examples/c/minimal.c minimal-sanitized -std=c99 "${sanitizers[@]}" || return
@@ -90,6 +90,7 @@ library_programs() {
   library_run "$library_work/arguments" "$tiny" || return
   library_run "$library_work/state" "$tiny" "$library_work/states" || return
   library_run "$library_work/mesh" "$tiny" || return
+  library_run "$library_work/embedding" "$tiny" || return
   library_run "$library_work/stress" "$tiny" 32 20 "$library_work/states" || return
   library_run "$library_work/minimal-sanitized" "$tiny" >/dev/null || return
   library_run "$library_work/process" "$tiny" "$library_work/copy.so"

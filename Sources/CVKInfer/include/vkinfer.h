@@ -203,11 +203,17 @@ typedef struct vkinfer_engine_options {
   int32_t prefetch;           /* copies of them ahead of the one computed with; -1: as memory allows. Default -1 */
   int32_t no_overlap;         /* 1: a stage of a token waits for the one before, also on devices that need not */
   int32_t paced;              /* 1: texts get tokens evenly while prompts come; steps then depend on time */
+  uint32_t pooling;           /* VKINFER_POOLING_*: what embeddings are made of */
+  uint32_t reserved;
 } vkinfer_engine_options;
 
 #define VKINFER_WEIGHTS_AUTO 0 /* from host memory as far as that goes */
 #define VKINFER_WEIGHTS_HOST 1
 #define VKINFER_WEIGHTS_FILE 2
+
+#define VKINFER_POOLING_MODEL 0 /* as the model's file says, else the last token's */
+#define VKINFER_POOLING_LAST 1
+#define VKINFER_POOLING_MEAN 2
 
 /* Fills in the defaults of the first `size` bytes. */
 vkinfer_status vkinfer_engine_options_default(vkinfer_engine_options *options, size_t size);
@@ -345,7 +351,8 @@ vkinfer_status vkinfer_session_result(vkinfer_session *session, vkinfer_result *
 vkinfer_status vkinfer_session_logits(vkinfer_session *session, float *logits, size_t capacity, size_t *count);
 
 /* Writes the text and what the engine knows of its keys and values to a file, whole or not at all.
- * VKINFER_ERROR_STATE while it generates. */
+ * VKINFER_ERROR_STATE while it generates; VKINFER_ERROR_ARGUMENT on a mesh, where neither this nor restoring is possible
+ * so far. */
 vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
 
 /* Replaces the text by that of a file of vkinfer_session_save, and hands its keys and values to the engine: generation
@@ -353,8 +360,10 @@ vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
  * damaged one is VKINFER_ERROR_FILE. A file made on purpose can make the model say anything: restore those you trust. */
 vkinfer_status vkinfer_session_restore(vkinfer_session *session, const char *path);
 
-/* The text's embedding: `count` numbers (the model's width). VKINFER_ERROR_UNSUPPORTED for a model that gives none: so
- * far all of them, since the architectures that this version knows are text generators. */
+/* The text's embedding: as many numbers as vkinfer_model_info.width, computed now, with other sessions. It is the state of
+ * the last token, or the mean over all tokens (vkinfer_engine_options.pooling), after the last layer and the output norm.
+ * Not scaled to length 1. The text stays as it is, and must be shorter than the context. VKINFER_ERROR_STATE while it
+ * generates. */
 vkinfer_status vkinfer_session_embedding(vkinfer_session *session, float *values, size_t capacity, size_t *count);
 
 #ifdef __cplusplus

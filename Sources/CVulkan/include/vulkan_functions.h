@@ -66,6 +66,7 @@
   X(vkCmdCopyBuffer) \
   X(vkCmdFillBuffer) \
   X(vkCmdResetQueryPool) \
+  X(vkCmdCopyQueryPoolResults) \
   X(vkCmdWriteTimestamp2)
 
 #define VULKAN_DEVICE_EXTENSION_FUNCTIONS(X) \
