@@ -110,7 +110,7 @@ public final class Engine: Sendable {
   private let turn = Lock()
   private let devices: [Device]
   private let tunings: [LinearTuning]
-  private let streams: [WeightStream]
+  private let weightStreams: [WeightStream]
   /// What each device has of the model, a line each.
   public let placementTexts: [String]
   private let instance: VulkanInstance
@@ -222,7 +222,7 @@ public final class Engine: Sendable {
         try onProgress(.weights(loaded: min(loaded, total), total: total))
       }
     }
-    streams = models.compactMap(\.stream)
+    weightStreams = models.compactMap(\.stream)
     times.weights = lap()
     let pageCount =
       streamed != nil
@@ -249,7 +249,7 @@ public final class Engine: Sendable {
     }
     var schedule = Scheduler.Limits(
       sequences: maxSequences, promptTokens: promptChunk,
-      mixedTokens: streams.isEmpty || isCPUDevice
+      mixedTokens: weightStreams.isEmpty || isCPUDevice
         ? max(1, min(promptChunk / 2, Engine.mixedTokens)) : promptChunk,
       groups: options.groups ?? options.pipelineParallel, stages: options.pipelineParallel)
     if let mesh = runner as? MeshRunner {
@@ -311,14 +311,14 @@ public final class Engine: Sendable {
 
   /// What streams to each device that has not all its weights, how fast link and disk are, and what they did so far;
   /// empty where all weights are on their devices.
-  package var streaming: [StreamFigures] { withBatch { _ in streams.map(\.figures) } }
+  package var streaming: [StreamFigures] { withBatch { _ in weightStreams.map(\.figures) } }
 
   /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while
   /// steps run.
-  package var weightPasses: Double { streams.map(\.passes).min() ?? 0 }
+  package var weightPasses: Double { weightStreams.map(\.passes).min() ?? 0 }
 
   /// Watches what those devices wait for, until the watches are ended.
-  package func watchStreams() -> [StreamWatch] { streams.map { $0.watch() } }
+  package func watchStreams() -> [StreamWatch] { weightStreams.map { $0.watch() } }
 
   /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
   /// in bytes.
