@@ -152,6 +152,11 @@ package final class MeshRunner: StepRunner {
     try checked { for device in runners.indices { try attempt(device) { try $0.copyPages(copies) } } }
   }
 
+  package func movePages(_ moves: [PageMove]) throws {
+    guard !moves.isEmpty else { return }
+    try checked { for runner in runners { try runner.movePages(moves) } }
+  }
+
   package func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
     for runner in runners { try runner.setPages(pages, sequence: sequence, from: first) }
   }

@@ -14,6 +14,7 @@ package final class ModelRunner: StepRunner {
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
+  private let hostPages: HostPages
   let workspace: Workspace
   package let limits: StepLimits
 
@@ -81,6 +82,7 @@ package final class ModelRunner: StepRunner {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount,
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
+    hostPages = HostPages(device: device, pageBytes: kvCache.pageByteCount)
     workspace = try Workspace(device: device, program: program, limits: limits, traits: traits)
     signals = port?.signals
     recorder = try PlanRecorder(
@@ -282,6 +284,31 @@ package final class ModelRunner: StepRunner {
     try commands.begin()
     commands.barrier()
     for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
+    commands.barrier()
+    try commands.end()
+    try device.computeQueue.submit([commands], wait: [], signal: [])
+  }
+
+  package func movePages(_ moves: [PageMove]) throws {
+    guard !moves.isEmpty else { return }
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    commands.barrier()
+    var wasToHost: Bool?
+    for move in moves {
+      switch move {
+      case .toHost(let page, let hostPage):
+        if wasToHost == false { commands.barrier() }
+        let place = try hostPages.place(of: hostPage)
+        kvCache.recordRead(commands, page: page, to: place.buffer, at: place.offset)
+        wasToHost = true
+      case .toDevice(let hostPage, let page):
+        if wasToHost == true { commands.barrier() }
+        let place = try hostPages.place(of: hostPage)
+        kvCache.recordWrite(commands, page: page, from: place.buffer, at: place.offset)
+        wasToHost = false
+      }
+    }
     commands.barrier()
     try commands.end()
     try device.computeQueue.submit([commands], wait: [], signal: [])

@@ -54,20 +54,20 @@ package final class KVCache: Sendable {
     }
   }
 
-  /// Copies a page to a buffer of `pageByteCount` bytes; barriers around it are the caller's.
-  package func recordRead(_ commands: CommandBuffer, page: UInt32, to buffer: Buffer) {
+  /// Copies a page to `pageByteCount` bytes of a buffer; barriers around it are the caller's.
+  package func recordRead(_ commands: CommandBuffer, page: UInt32, to buffer: Buffer, at start: Int = 0) {
     for (index, piece) in pieces(of: page).enumerated() {
       commands.copy(
-        from: piece.layer, offset: piece.offset, to: buffer, offset: index * halfPageBytes,
-        byteCount: halfPageBytes)
+        from: piece.layer, offset: piece.offset, to: buffer,
+        offset: start + index * halfPageBytes, byteCount: halfPageBytes)
     }
   }
 
   /// Copies a page from a buffer that `recordRead` filled; barriers around it are the caller's.
-  package func recordWrite(_ commands: CommandBuffer, page: UInt32, from buffer: Buffer) {
+  package func recordWrite(_ commands: CommandBuffer, page: UInt32, from buffer: Buffer, at start: Int = 0) {
     for (index, piece) in pieces(of: page).enumerated() {
       commands.copy(
-        from: buffer, offset: index * halfPageBytes, to: piece.layer, offset: piece.offset,
+        from: buffer, offset: start + index * halfPageBytes, to: piece.layer, offset: piece.offset,
         byteCount: halfPageBytes)
     }
   }

@@ -108,6 +108,9 @@ package final class Device: Sendable {
   /// The most that `allocatedBytes` has been.
   package var peakAllocatedBytes: Int { context.allocatedBytes.peak }
 
+  /// The most bytes of the host's memory that this device's buffers have taken.
+  package var peakHostBytes: Int { context.allocatedHostBytes.peak }
+
   /// Waits until every queue has done all its work.
   package func waitIdle() throws(VulkanError) {
     try computeQueue.waitIdle()

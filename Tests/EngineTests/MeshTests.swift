@@ -1,7 +1,6 @@
 import Foundation
 import Kernels
 import ModelFiles
-import Synchronization
 import Testing
 import Transformer
 import VulkanRuntime
@@ -136,23 +135,22 @@ struct MeshTests {
     let shares = try alone.model.program.shared(over: mesh).map { DeviceModel.weightBytes(of: $0) }
     let most = resident.deviceMemories.map(\.peak).max() ?? 0
     let gpu = most + 6 * 1_048_576 - (shares.max() ?? 0) / 2
-    let fails = Atomic(false)
-    let engine = try Self.streamEngine(path, mesh, gpu: gpu, from: from) {
-      if fails.load(ordering: .relaxed) { throw EngineError(.device, "the disk failed") }
-    }
+    let fault = StreamTests.Fault()
+    let engine = try Self.streamEngine(
+      path, mesh, gpu: gpu, from: from, reading: StreamTests.reading(fault))
     #expect(engine.streamedBytes > 0)
     #expect(try engine.generate(StreamTests.request).tokens == expected)
     #expect(engine.deviceMemories.allSatisfy { $0.peak <= gpu })
     guard from == .file else { return }
-    fails.store(true, ordering: .relaxed)
-    #expect { _ = try engine.generate(StreamTests.request) } throws: { "\($0)" == "the disk failed" }
-    fails.store(false, ordering: .relaxed)
+    fault.kind.store(.broken, ordering: .relaxed)
+    #expect { _ = try engine.generate(StreamTests.request) } throws: { "\($0)".contains("check the disk") }
+    fault.kind.store(.own, ordering: .relaxed)
     #expect(try engine.generate(StreamTests.request).tokens == expected)
   }
 
   static func streamEngine(
     _ path: String, _ mesh: MeshShape, gpu: Int? = nil, from: WeightsFrom = .auto,
-    fault: (@Sendable () throws -> Void)? = nil
+    reading: ReadOptions = ReadOptions()
   ) throws -> Engine {
     var options = EngineOptions()
     options.device = TestModels.cpuDriver
@@ -162,7 +160,7 @@ struct MeshTests {
     options.promptChunk = 16
     options.memory.device = gpu
     options.memory.weightsFrom = from
-    options.readFault = fault
+    options.reading = reading
     return try Engine(model: LanguageModel(weightsOf: path), options: options)
   }
 
