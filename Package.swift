@@ -16,6 +16,8 @@ let package = Package(
     .target(name: "CVulkan"),
     // Push-constant structs, written once for GLSL and Swift.
     .target(name: "CShaderInterface"),
+    // Reads of files by io_uring, by its system calls.
+    .target(name: "CReadRing"),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
 
     .target(name: "ModelFiles"),
@@ -27,7 +29,9 @@ let package = Package(
     .target(name: "ShaderLibrary", plugins: ["ShaderBuild"]),
     .target(
       name: "Kernels",
-      dependencies: ["VulkanRuntime", "ShaderLibrary", "CShaderInterface", "Transformer", "ModelFiles"]),
+      dependencies: [
+        "VulkanRuntime", "ShaderLibrary", "CShaderInterface", "CReadRing", "Transformer", "ModelFiles",
+      ]),
     .target(name: "Placement", dependencies: ["Kernels", "Transformer", "ModelFiles"]),
     .target(
       name: "Engine",

@@ -14,8 +14,10 @@ layout(constant_id = 2) const uint GROUP = 1;      // query heads of one kv head
 layout(constant_id = 3) const uint TILE_ROWS = 1;  // most tokens in a tile
 layout(constant_id = 4) const uint SPLITS = 1;
 layout(constant_id = 5) const uint NEXT = NEXT_FLOATS;
+layout(constant_id = 6) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { AttentionPush push; };
+#include "common/kv.glsl"
 
 const uint THREADS = gl_WorkGroupSize.x;
 const uint QUERIES = GROUP * TILE_ROWS;
@@ -50,9 +52,6 @@ void store_output_blocks(uint row, uint head) {
         push.outputs, push.output_scales, row, push.output_width, head * (HEAD_SIZE / 32) + block, block);
   }
 }
-
-vec4 low_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.x), unpackHalf2x16(octet.y)); }
-vec4 high_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.z), unpackHalf2x16(octet.w)); }
 
 void main() {
   uint thread = gl_LocalInvocationIndex;
@@ -105,9 +104,8 @@ void main() {
     {
       uint readable = min(position, end - 1);
       uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS];
-      uint base = (page * push.kv_head_count + kv_head) * OCTETS * KV_PAGE_TOKENS + readable % KV_PAGE_TOKENS;
       for (uint d = 0; d < OCTETS; d++) {
-        uvec4 packed = push.keys.at[base + d * KV_PAGE_TOKENS];
+        uvec4 packed = key_octet(page * push.kv_head_count + kv_head, d, readable % KV_PAGE_TOKENS);
         vec4 key_low = low_half(packed);
         vec4 key_high = high_half(packed);
         [[unroll]] for (uint q = 0; q < QUERIES; q++) {
@@ -158,8 +156,7 @@ void main() {
       for (uint i = phase; i < positions; i += PHASES) {
         uint value_position = block_start + i;
         uint page = push.block_tables.at[table + value_position / KV_PAGE_TOKENS];
-        uint slot = value_position % KV_PAGE_TOKENS;
-        uvec4 packed = push.values.at[((page * push.kv_head_count + kv_head) * KV_PAGE_TOKENS + slot) * OCTETS + octet];
+        uvec4 packed = value_octet(page * push.kv_head_count + kv_head, value_position % KV_PAGE_TOKENS, octet);
         vec4 value_low = low_half(packed);
         vec4 value_high = high_half(packed);
         [[unroll]] for (uint q = 0; q < QUERIES; q++) {

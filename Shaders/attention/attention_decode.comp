@@ -21,9 +21,11 @@ layout(constant_id = 7) const uint PARALLEL = 1;  // positions whose values a su
 layout(constant_id = 8) const uint BATCH = 2;     // key octets whose loads are under way at once
 layout(constant_id = 9) const uint VALUE_BATCH = 4;  // values of positions, likewise
 layout(constant_id = 10) const bool CHAIN = false;
+layout(constant_id = 11) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/chain.glsl"
+#include "common/kv.glsl"
 
 const uint OCTETS = HEAD_SIZE / 8;
 const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
@@ -36,9 +38,6 @@ shared vec4 queries[GROUP * HEAD_SIZE / 4];
 shared float sums[SUBGROUPS * HEAD_SIZE > 2 * SPLITS ? SUBGROUPS * GROUP * HEAD_SIZE : 2 * SPLITS * GROUP];
 shared vec2 state[SUBGROUPS * GROUP];  // maximum and weight
 shared uint ticket;
-
-vec4 low_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.x), unpackHalf2x16(octet.y)); }
-vec4 high_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.z), unpackHalf2x16(octet.w)); }
 
 // The outputs of the workgroup's heads, `sums[q * HEAD_SIZE + d]` where the next product wants blocks of bytes.
 void store_output(uint row, uint first_head, uint i, float value) {
@@ -72,13 +71,13 @@ uint phase() { return PARALLEL > 1 ? gl_SubgroupInvocationID / OCTETS : 0; }
 
 uvec4 values[VALUE_BATCH * OWN];
 
-// Loads values of the positions from `first` on of a round; `first_value` is where those of each lane's own position start.
-void load_values(uint first, uint first_value) {
+// Loads values of the positions from `first` on of a round; `own_place` is that of each lane's own position.
+void load_values(uint first, uint own_place) {
   [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
-    uint at = subgroupShuffle(first_value, min(first + u * PARALLEL + phase(), SUBGROUP_SIZE - 1));
+    uint place = subgroupShuffle(own_place, min(first + u * PARALLEL + phase(), SUBGROUP_SIZE - 1));
     [[unroll]] for (uint o = 0; o < OWN; o++) {
       uint octet = OWN == 1 ? gl_SubgroupInvocationID % OCTETS : gl_SubgroupInvocationID + o * SUBGROUP_SIZE;
-      values[u * OWN + o] = push.values.at[at + min(octet, OCTETS - 1)];
+      values[u * OWN + o] = value_octet(place / KV_PAGE_TOKENS, place % KV_PAGE_TOKENS, min(octet, OCTETS - 1));
     }
   }
 }
@@ -133,18 +132,17 @@ void attend() {
   for (uint round = first_round; round < rounds; round += stride) {
     uint position = begin + round * SUBGROUP_SIZE + lane;
     uint readable = min(position, end - 1);
-    uint page = next_page * push.kv_head_count + kv_head;
+    uint head = next_page * push.kv_head_count + kv_head;
     next_page = push.block_tables.at[table + min(position + stride * SUBGROUP_SIZE, end - 1) / KV_PAGE_TOKENS];
     uint slot = readable % KV_PAGE_TOKENS;
-    uint first_value = (page * KV_PAGE_TOKENS + slot) * OCTETS;
-    uint first_key = page * OCTETS * KV_PAGE_TOKENS + slot;
+    uint own_place = head * KV_PAGE_TOKENS + slot;
     // The first values are on their way while the keys are worked on.
-    load_values(0, first_value);
+    load_values(0, own_place);
     float scores[GROUP];
     [[unroll]] for (uint q = 0; q < GROUP; q++) scores[q] = 0;
     [[unroll]] for (uint d = 0; d < OCTETS; d += BATCH) {
       uvec4 packed[BATCH];
-      [[unroll]] for (uint i = 0; i < BATCH; i++) packed[i] = push.keys.at[first_key + (d + i) * KV_PAGE_TOKENS];
+      [[unroll]] for (uint i = 0; i < BATCH; i++) packed[i] = key_octet(head, d + i, slot);
       [[unroll]] for (uint i = 0; i < BATCH; i++) {
         vec4 key_low = low_half(packed[i]);
         vec4 key_high = high_half(packed[i]);
@@ -170,7 +168,7 @@ void attend() {
       }
     }
     for (uint i = 0; i < SUBGROUP_SIZE; i += VALUE_BATCH * PARALLEL) {
-      if (i > 0) load_values(i, first_value);
+      if (i > 0) load_values(i, own_place);
       [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
         uint source = i + u * PARALLEL + phase();
         [[unroll]] for (uint q = 0; q < GROUP; q++) {

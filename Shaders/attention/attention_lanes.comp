@@ -13,8 +13,10 @@ layout(constant_id = 1) const uint HEAD_SIZE = 64;
 layout(constant_id = 2) const uint GROUP = 1;      // query heads of one kv head that a workgroup takes
 layout(constant_id = 3) const uint TILE_ROWS = 1;  // most tokens in a tile
 layout(constant_id = 4) const uint ROUNDS = 1;
+layout(constant_id = 5) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { AttentionPush push; };
+#include "common/kv.glsl"
 
 const uint LANES = gl_WorkGroupSize.x;
 const uint QUERIES = GROUP * TILE_ROWS;
@@ -23,9 +25,6 @@ const uint OWN = (OCTETS + LANES - 1) / LANES;        // octets of value element
 const uint HELD = (HEAD_SIZE + LANES - 1) / LANES;    // elements of a query in a lane
 const uint BLOCK = LANES * ROUNDS;
 const float MASKED = -3.0e38;
-
-vec4 low_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.x), unpackHalf2x16(octet.y)); }
-vec4 high_half(uvec4 octet) { return vec4(unpackHalf2x16(octet.z), unpackHalf2x16(octet.w)); }
 
 // Element `d` of query q is in lane d % LANES.
 float queries[QUERIES * HELD];
@@ -73,10 +72,10 @@ void main() {
       uint first = min(block + r * LANES, end - 1);
       pages[r] = push.block_tables.at[table + first / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
       uint position = block + r * LANES + lane;
-      uint base = pages[r] * OCTETS * KV_PAGE_TOKENS + min(position, end - 1) % KV_PAGE_TOKENS;
+      uint own_slot = min(position, end - 1) % KV_PAGE_TOKENS;
       [[unroll]] for (uint q = 0; q < QUERIES; q++) scores[r * QUERIES + q] = 0;
       [[unroll]] for (uint octet = 0; octet < OCTETS; octet++) {
-        uvec4 packed = push.keys.at[base + octet * KV_PAGE_TOKENS];
+        uvec4 packed = key_octet(pages[r], octet, own_slot);
         vec4 key_low = low_half(packed);
         vec4 key_high = high_half(packed);
         [[unroll]] for (uint q = 0; q < QUERIES; q++) {
@@ -120,7 +119,7 @@ void main() {
         if (first + i >= end) slot = min(first, end - 1) % KV_PAGE_TOKENS;
         [[unroll]] for (uint o = 0; o < OWN; o++) {
           uint octet = min(lane + o * LANES, OCTETS - 1);
-          uvec4 packed = push.values.at[(pages[r] * KV_PAGE_TOKENS + slot) * OCTETS + octet];
+          uvec4 packed = value_octet(pages[r], slot, octet);
           vec4 value_low = low_half(packed);
           vec4 value_high = high_half(packed);
           [[unroll]] for (uint q = 0; q < QUERIES; q++) {

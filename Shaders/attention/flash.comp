@@ -22,8 +22,10 @@ layout(constant_id = 6) const uint N = 16;
 layout(constant_id = 7) const uint K = 16;
 layout(constant_id = 8) const bool AHEAD = true;   // the next block is loaded while this one is multiplied
 layout(constant_id = 9) const bool HELD = true;    // queries are held in registers, not in shared memory
+layout(constant_id = 10) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { FlashPush push; };
+#include "common/kv.glsl"
 
 const uint THREADS = gl_WorkGroupSize.x;
 const uint ROWS = FRAGMENTS * M;       // queries of a subgroup
@@ -69,16 +71,16 @@ void load_block(uint first, uint end, uint table, uint kv_head) {
     uint value_position = min(first + item / OCTETS, end - 1);
     uint key_page = push.block_tables.at[table + key_position / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
     uint value_page = push.block_tables.at[table + value_position / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
-    keys[i] = push.keys.at[(key_page * OCTETS + item / BLOCK) * KV_PAGE_TOKENS + key_position % KV_PAGE_TOKENS];
-    values[i] = push.values.at[(value_page * KV_PAGE_TOKENS + value_position % KV_PAGE_TOKENS) * OCTETS + item % OCTETS];
+    keys[i] = key_octet(key_page, item / BLOCK, key_position % KV_PAGE_TOKENS);
+    values[i] = value_octet(value_page, value_position % KV_PAGE_TOKENS, item % OCTETS);
   }
 }
 
 void store_block() {
   [[unroll]] for (uint i = 0; i < LOADS; i++) {
     uint item = block_item(i);
-    tile[item % BLOCK * STRIDE + item / BLOCK] = keys[i];
-    tile[VALUES_AT + item / OCTETS * STRIDE + item % OCTETS] = values[i];
+    tile[item % BLOCK * STRIDE + item / BLOCK] = halves(keys[i]);
+    tile[VALUES_AT + item / OCTETS * STRIDE + item % OCTETS] = halves(values[i]);
   }
 }
 

@@ -49,6 +49,13 @@ void store_rotated_pair(uint stacked_row, uint column, vec2 values, HeadPlace pl
     push.outputs.at[index + 1] = values.y;
     return;
   }
+  if (push.extras.data.fresh_stride != 0) {
+    // Blocks of a quantised cache are made when they are whole: attention/cache_write.comp.
+    uint index = column * push.extras.data.fresh_stride + stacked_row - push.extras.data.head_count * head_size;
+    push.extras.data.fresh.at[index] = values.x;
+    push.extras.data.fresh.at[index + 1] = values.y;
+    return;
+  }
   uint slot = place.position % KV_PAGE_TOKENS;
   uint packed = packHalf2x16(clamp(values, vec2(-65504.0), vec2(65504.0)));
   uint kv_heads = push.extras.data.kv_head_count;

@@ -1,4 +1,4 @@
-// Columns of a product, and the norm of their inputs. Wants `squares`, shared memory with a place for each column.
+// Columns of a product, and the norm of their inputs.
 
 // The row of the step that a column is, or the last one's for columns beyond them.
 uint row_of_column(uint column, uint count) {
@@ -6,15 +6,12 @@ uint row_of_column(uint column, uint count) {
   return GATHER ? push.step.rows[column].output_row : column;
 }
 
-// The sum of squares of every column's inputs, from the parts that the stage before left of it.
-void sum_squares(uint first_column, uint count) {
-  for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
-    uint first_square = row_of_column(first_column + c, count) * push.square_count;
-    float sum = 0;
-    for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
-      sum += push.squares.at[first_square + i];
-    }
-    sum = subgroupAdd(sum);
-    if (gl_SubgroupInvocationID == 0) squares[c] = sum;
+// The sum of squares of a column's inputs, from the parts that the stage before left of it. For whole subgroups.
+float sum_squares(uint column, uint count) {
+  uint first_square = row_of_column(column, count) * push.square_count;
+  float sum = 0;
+  for (uint i = gl_SubgroupInvocationID; i < push.square_count; i += gl_SubgroupSize) {
+    sum += push.squares.at[first_square + i];
   }
+  return subgroupAdd(sum);
 }

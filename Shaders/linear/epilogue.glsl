@@ -2,37 +2,25 @@
 #include "common/activate.glsl"
 #include "common/heads.glsl"
 
-// Where partial_sums has row `row` of the workgroup's rows and column `c`, summed by one of the subgroups that share it.
-uint place_of(uint row, uint part, uint c) {
-  return ((row / ROWS * SPLIT + part) * ROWS + row % ROWS) * COLUMNS + c;
-}
+// Outputs of the stage that the workgroup's rows make: a pair of gate and up makes one.
+const uint GROUP_OUTPUTS = EPILOGUE == EPILOGUE_GATED ? GROUP_ROWS / 2 : GROUP_ROWS;
 
-// The sum of a row, over the subgroups that share it.
-float row_sum(uint row, uint c) {
-  float sum = 0;
-  [[unroll]] for (uint part = 0; part < SPLIT; part++) sum += partial_sums[place_of(row, part, c)];
-  return sum;
-}
+// How the kernel keeps what its whole workgroup makes something of, once its pairs are finished: outputs of the stage,
+// and the squares of pairs. In linear/shared_outputs.glsl and linear/lane_outputs.glsl.
+void keep_output(uint index, uint c, float value);
+void keep_squares(uint pair, uint c, float value);
+float kept_output(uint index, uint c);
+void leave_squares(uint first_row, uint first_column, uint columns);
+void leave_best(uint first_row, uint first_column, uint columns);
 
-// The results of a pair of rows, `row` the first of them in the product.
-vec2 pair_values(uint pair, uint c, uint row) {
-  vec2 values = vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c));
+// The results of a pair of rows from their sums, `row` the first of them in the product.
+vec2 pair_values(vec2 values, uint c, uint row) {
   if (NORM) values *= inverse_rms(c);
   if (BIAS) {
     values.x += push.bias.at[row];
     if (row + 1 < push.rows) values.y += push.bias.at[row + 1];
   }
   return values;
-}
-
-// Outputs of the stage that the workgroup's rows make: a pair of gate and up makes one.
-const uint GROUP_OUTPUTS = EPILOGUE == EPILOGUE_GATED ? GROUP_ROWS / 2 : GROUP_ROWS;
-
-shared float pair_squares[NEXT == NEXT_NONE ? 1u : GROUP_ROWS / 2 * COLUMNS];
-
-// Outputs take the places of their rows' sums, which nothing reads any more.
-uint place_of_output(uint index, uint c) {
-  return place_of(EPILOGUE == EPILOGUE_GATED ? 2 * index : index, 0, c);
 }
 
 // Blocks count on from column to column: those of the workgroup's rows, or, after a post norm, those of all rows.
@@ -43,10 +31,8 @@ float block_value(uint place, uint i) {
                                        + activation_index(place % blocks * 32 + i)];
   }
   const uint blocks = GROUP_OUTPUTS / 32;
-  return partial_sums[place_of_output(place % blocks * 32 + i, place / blocks)];
+  return kept_output(place % blocks * 32 + i, place / blocks);
 }
-
-void keep_output(uint index, uint c, float value) { partial_sums[place_of_output(index, c)] = value; }
 
 // What finishing a pair of rows needs besides their sums: loaded before the sums are known, so that nothing waits for
 // it after them.
@@ -90,7 +76,7 @@ void finish_pair(uint pair, uint c, uint row, uint column, vec2 values, Prepared
     push.outputs.at[place] = x.x;
     push.outputs.at[place + 1] = x.y;
     if (NEXT == NEXT_NONE) return;
-    pair_squares[c * (GROUP_ROWS / 2) + pair] = dot(x, x);
+    keep_squares(pair, c, dot(x, x));
     NextInputs next = push.extras.data.next;
     x *= prepared.norm;
     if (NEXT == NEXT_FLOATS) {
@@ -211,9 +197,9 @@ void finish_post_norm(uint column) {
 
 // The next product's inputs of the workgroup's rows, in blocks of bytes, and the rows' part of the sum of squares.
 void finish_next(uint first_row, uint first_column, uint columns) {
-  barrier();
   NextInputs next = push.extras.data.next;
   if (NEXT == NEXT_BYTES) {
+    barrier();
     const uint blocks = GROUP_OUTPUTS / 32;
     uint first_block = ((push.row_offset + first_row) / (GROUP_ROWS / GROUP_OUTPUTS)) / 32;
     for (uint i = gl_SubgroupID; i < blocks * columns; i += SUBGROUPS) {
@@ -223,37 +209,12 @@ void finish_next(uint first_row, uint first_column, uint columns) {
       store_block(next.values, next.scales, first_column + c, next.width, first_block + block, i);
     }
   }
-  if (EPILOGUE != EPILOGUE_RESIDUAL) return;
-  for (uint c = gl_LocalInvocationIndex; c < columns; c += gl_WorkGroupSize.x) {
-    uint pairs = min(GROUP_ROWS, push.rows - first_row) / 2;
-    float sum = 0;
-    for (uint pair = 0; pair < pairs; pair++) sum += pair_squares[c * (GROUP_ROWS / 2) + pair];
-    next.squares.at[(first_column + c) * gl_NumWorkGroups.y + gl_WorkGroupID.y] = sum;
-  }
-}
-
-// The largest of the workgroup's outputs in each column and its row, the lowest among equals: for a greedy choice.
-void finish_best(uint first_row, uint first_column, uint columns) {
-  barrier();
-  for (uint c = gl_LocalInvocationIndex; c < columns; c += gl_WorkGroupSize.x) {
-    float best = -3.4e38;
-    uint best_row = first_row;
-    for (uint row = 0; row < min(GROUP_ROWS, push.rows - first_row); row++) {
-      float value = partial_sums[place_of_output(row, c)];
-      if (value > best) {
-        best = value;
-        best_row = first_row + row;
-      }
-    }
-    uint index = 2 * ((first_column + c) * gl_NumWorkGroups.y + gl_WorkGroupID.y);
-    push.extras.data.best.at[index] = floatBitsToUint(best);
-    push.extras.data.best.at[index + 1] = push.row_offset + best_row;
-  }
+  if (EPILOGUE == EPILOGUE_RESIDUAL) leave_squares(first_row, first_column, columns);
 }
 
 void finish_group(uint first_row, uint first_column, uint columns) {
   if (EPILOGUE == EPILOGUE_STORE) {
-    finish_best(first_row, first_column, columns);
+    leave_best(first_row, first_column, columns);
   } else if (EPILOGUE == EPILOGUE_QKV_NORM) {
     // A workgroup's rows lie within one head: GROUP_ROWS divides 16, heads are multiples of 16.
     uint head_size = push.extras.data.head_size;

@@ -37,6 +37,7 @@ float inverse_rms(uint c) {
 #include "linear/float_products.glsl"
 #endif
 #include "linear/epilogue.glsl"
+#include "linear/shared_outputs.glsl"
 
 // UNROLL chunks of each row, whose loads are under way at once.
 Chunk chunks[UNROLL * ROWS];
@@ -134,7 +135,10 @@ void multiply() {
     sum = subgroupAdd(sum);
     if (gl_SubgroupInvocationID == 0) squares[gl_SubgroupID] = sum;
   } else if (NORM) {
-    sum_squares(first_column, count);
+    for (uint c = gl_SubgroupID; c < COLUMNS; c += SUBGROUPS) {
+      float sum = sum_squares(first_column + c, count);
+      if (gl_SubgroupInvocationID == 0) squares[c] = sum;
+    }
   }
   barrier();
 
@@ -144,7 +148,7 @@ void multiply() {
     uint c = item / pairs;
     uint row = first_row + 2 * pair;
     if (first_column + c >= count || row >= push.rows) continue;
-    vec2 values = pair_values(pair, c, row);
+    vec2 values = pair_values(vec2(row_sum(2 * pair, c), row_sum(2 * pair + 1, c)), c, row);
     if (item != first_item) prepared = prepare_pair(row, first_column + c);
     finish_pair(pair, c, row, first_column + c, values, prepared);
   }

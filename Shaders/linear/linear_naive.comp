@@ -20,6 +20,7 @@ shared uint ticket;
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
 #include "linear/epilogue.glsl"
+#include "linear/shared_outputs.glsl"
 
 // The part of a row's product that the invocation takes.
 float part_of_product(uint row, uint first_quad) {
@@ -45,10 +46,14 @@ void main() {
     float sum = subgroupAdd(part_of_product(min(first_row + r, push.rows - 1), first_quad));
     if (gl_SubgroupInvocationID == 0) partial_sums[gl_SubgroupID * GROUP_ROWS + r] = sum;
   }
-  if (NORM) sum_squares(column, count);
+  if (NORM && gl_SubgroupID == 0) {
+    float sum = sum_squares(column, count);
+    if (gl_SubgroupInvocationID == 0) squares[0] = sum;
+  }
   barrier();
   if (gl_LocalInvocationIndex == 0) {
-    finish_pair(0, 0, first_row, column, pair_values(0, 0, first_row), prepare_pair(first_row, column));
+    vec2 values = pair_values(vec2(row_sum(0, 0), row_sum(1, 0)), 0, first_row);
+    finish_pair(0, 0, first_row, column, values, prepare_pair(first_row, column));
   }
   finish_group(first_row, column, 1);
 }

@@ -1,29 +1,30 @@
 // outputs = epilogue(weights * inputs / rms) where a load costs as much as a dozen products: each lane has rows of its
 // own, and no other lane's part of a sum to wait for.
 //
-// A subgroup takes VECTORS rows a lane and COLUMNS columns. Eight rows are interleaved (WeightFormat.rowInterleave), so
+// A workgroup is one subgroup, which takes VECTORS rows a lane, in pairs, and COLUMNS columns. Eight rows are interleaved (WeightFormat.rowInterleave), so
 // that its loads of weights go from one end of memory to the other. Inputs come 32 at a time, a quad a lane, and each
 // is handed to all lanes from the register it is in. Every sum is that of its chunks, in order, whatever the tiling.
 #extension GL_KHR_shader_subgroup_ballot : require
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
 
-const uint GROUP_ROWS = SUBGROUPS * ROWS;
-const uint LANES = gl_WorkGroupSize.x / SUBGROUPS;
+const uint GROUP_ROWS = ROWS;
+const uint LANES = gl_WorkGroupSize.x;
 const uint VECTORS = ROWS / LANES;
 const uint INTERLEAVE = 8;
 
-shared float partial_sums[SUBGROUPS * ROWS * COLUMNS];
-shared float squares[COLUMNS];
+shared float partial_sums[NEXT == NEXT_BYTES ? GROUP_ROWS * COLUMNS : SUBGROUPS];
 shared uint ticket;
 
 float sums[VECTORS * COLUMNS];
 
 #include "linear/columns.glsl"
 
+float squares[COLUMNS];
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
 #include "linear/epilogue.glsl"
+#include "linear/lane_outputs.glsl"
 
 // The 32 inputs of a step of each column: quad j is in lane j % QUAD_LANES.
 const uint QUAD_LANES = LANES < 8 ? LANES : 8;
@@ -123,14 +124,15 @@ void accumulate(Chunk chunks[VECTORS], uint quad) {
 const uint WINDOW_CHUNKS = 128;
 const uint STEP_CHUNKS = INTERLEAVE * 32 / CHUNK;
 const uint WINDOW_STEPS = WINDOW_CHUNKS / STEP_CHUNKS;
-uint first_chunks[VECTORS];  // of the eight rows
+const uint GROUPS = ROWS / INTERLEAVE;
+uint first_chunks[GROUPS];  // of each eight rows
 uint touched;
 
 void touch_window(uint step) {
   uint lane = gl_SubgroupInvocationID % 8;
-  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
-    uint last = first_chunks[v] + push.columns / CHUNK * INTERLEAVE - 1;
-    uint first = first_chunks[v] + step * STEP_CHUNKS;
+  [[unroll]] for (uint g = 0; g < GROUPS; g++) {
+    uint last = first_chunks[g] + push.columns / CHUNK * INTERLEAVE - 1;
+    uint first = first_chunks[g] + step * STEP_CHUNKS;
     [[unroll]] for (uint i = 0; i < WINDOW_CHUNKS / 32; i++) {
       Chunk chunk = load_chunk(min(first + 32 * i + 4 * lane, last));
 #ifdef QUANTS
@@ -153,6 +155,9 @@ void touch_window(uint step) {
   }
 }
 
+// Row of the workgroup that vector `v` of the lane is: two vectors have the rows of a pair, rope's or gate and up.
+uint lane_row(uint v) { return v / 2 * (2 * LANES) + 2 * gl_SubgroupInvocationID + v % 2; }
+
 void main() {
   uint first_column = gl_WorkGroupID.x * COLUMNS;
   uint count = GATHER ? push.step.output_count : push.step.row_count;
@@ -163,10 +168,13 @@ void main() {
   // First chunk of each of the lane's rows; rows past the end are the last one once more.
   uint weight_rows[VECTORS];
   [[unroll]] for (uint v = 0; v < VECTORS; v++) {
-    uint row = min(first_row + gl_SubgroupID * ROWS + v * LANES + gl_SubgroupInvocationID, push.rows - 1);
+    uint row = min(first_row + lane_row(v), push.rows - 1);
     uint in_group = row % INTERLEAVE;
-    first_chunks[v] = (row - in_group) * blocks_per_row * block_chunks;
     weight_rows[v] = ((row - in_group) * blocks_per_row + in_group) * block_chunks;
+  }
+  [[unroll]] for (uint g = 0; g < GROUPS; g++) {
+    uint row = min(first_row + g * INTERLEAVE, (push.rows - 1) / INTERLEAVE * INTERLEAVE);
+    first_chunks[g] = row * blocks_per_row * block_chunks;
   }
   uint input_rows[COLUMNS];
   uint input_stride = ((push.columns + 1023) & ~1023u) / 4;
@@ -199,24 +207,20 @@ void main() {
   // Never so: it keeps compilers from dropping the loads that are there for the cache.
   if (steps == 0) sums[0] = float(touched);
 
-  [[unroll]] for (uint v = 0; v < VECTORS; v++) {
-    [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
-      uint row = gl_SubgroupID * ROWS + v * LANES + gl_SubgroupInvocationID;
-      partial_sums[place_of(row, 0, c)] = sums[v * COLUMNS + c];
-    }
+  [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+    if (NORM) squares[c] = sum_squares(first_column + c, count);
   }
-  if (NORM) sum_squares(first_column, count);
-  barrier();
-
-  // Rows come in pairs: rope pairs, or gate and up.
-  const uint pairs = GROUP_ROWS / 2;
-  for (uint item = gl_LocalInvocationIndex; item < pairs * COLUMNS; item += gl_WorkGroupSize.x) {
-    uint pair = item % pairs;
-    uint c = item / pairs;
+  clear_outputs();
+  [[unroll]] for (uint pair_vector = 0; pair_vector < VECTORS / 2; pair_vector++) {
+    uint pair = lane_row(2 * pair_vector) / 2;
     uint row = first_row + 2 * pair;
-    if (first_column + c >= count || row >= push.rows) continue;
-    vec2 values = pair_values(pair, c, row);
-    finish_pair(pair, c, row, first_column + c, values, prepare_pair(row, first_column + c));
+    [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+      if (first_column + c < count && row < push.rows) {
+        vec2 values = vec2(sums[2 * pair_vector * COLUMNS + c], sums[(2 * pair_vector + 1) * COLUMNS + c]);
+        finish_pair(
+            pair, c, row, first_column + c, pair_values(values, c, row), prepare_pair(row, first_column + c));
+      }
+    }
   }
   finish_group(first_row, first_column, min(COLUMNS, count - first_column));
 }

@@ -1,66 +1,52 @@
-import CShaderInterface
 import Engine
 import Kernels
-import ModelFiles
 import Transformer
 import VulkanRuntime
 
-/// How long all-reduces take between devices: steps of nothing but them, as a model's Program has them.
-package struct CollectiveBenchmark {
-  private let runner: MeshRunner
-  /// All-reduces of a step, so that what a step itself costs is small beside them.
-  private static let count = 32
+/// How long collectives take between devices.
+package final class CollectiveBenchmark {
+  private let instance: VulkanInstance
+  private let devices: [Device]
+  private let caches: [KernelCache]
+  /// Operations of a submission, so that what that costs is small beside them; fewer where they are large.
+  private static let most = 32
+  /// Bytes that all repetitions of a submission may have.
+  private static let mostBytes = 64 << 20
 
-  /// - Parameters:
-  ///   - devices: by index or part of the name; the same one may be there several times.
-  ///   - byteCount: of what each device has and gets, float32.
-  package init(devices specs: [String], byteCount: Int, pipelineDirectory: String?) throws {
-    let floats = max(32, byteCount / 4 / 32 * 32)
-    let width = min(floats, 4096)
-    let rows = floats / width
+  /// - Parameter specs: devices by index or part of the name; the same one may be there several times.
+  package init(devices specs: [String], pipelineDirectory: String?) throws {
     let instance = try VulkanInstance()
-    let mesh = MeshShape(tensor: specs.count)
-    let stage = Stage.collective(.allReduce(postNorm: nil, addsResidual: true))
-    let programs = (0..<specs.count).map { rank in
-      Program(
-        width: width, layerCount: 1, heads: HeadLayout(headCount: 1, kvHeadCount: 1, headSize: 64),
-        feedForwardWidth: 32, vocabularySize: 64, stages: Array(repeating: stage, count: Self.count),
-        share: ModelShare(mesh: mesh, stage: 0, rank: rank, layers: 0..<1, vocabulary: 0..<64))
+    self.instance = instance
+    devices = try specs.map { spec in
+      try Device(
+        instance: instance, physical: try DeviceSelection.select(spec: spec, from: instance.physicalDevices),
+        pipelineCacheDirectory: pipelineDirectory)
     }
-    let limits = StepLimits(rows: rows, outputs: 1, sequences: 1, pagesPerSequence: 1)
-    let layout = MeshLayout(programs: programs, limits: limits, slotCount: ModelRunner.usualDepth)
-    let physicals = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
-    let alignment = physicals.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
-    let memory = try HostMemory(byteCount: layout.byteCount, alignment: Int(clamping: alignment))
-    let runners = try zip(physicals, programs).map { physical, program in
-      let device = try Device(
-        instance: instance, physical: physical, pipelineCacheDirectory: pipelineDirectory)
-      let cache = KernelCache(device: device)
-      let model = try DeviceModel(
-        program: program, source: RandomTensorSource(tensors: [], seed: 1), cache: cache, onProgress: { _ in }
-      )
-      return try ModelRunner(
-        cache: cache, model: model, limits: limits, pageCount: 1,
-        port: MeshPort(layout: layout, memory: memory, device: device))
-    }
-    runner = try MeshRunner(runners: runners, limits: limits)
+    caches = devices.map { KernelCache(device: $0) }
   }
 
-  /// Seconds of one all-reduce.
-  package func run(repetitions: Int, checkpoint: () throws -> Void) throws -> Samples {
-    let rows = (0..<runner.limits.rows).map {
-      StepRow(token: 0, position: UInt32($0), sequence: 0, output_row: 0)
-    }
-    func step() throws -> Double {
-      try checkpoint()
-      let start = ContinuousClock.now
-      let ticket = try runner.submit(
-        rows: rows, outputs: [], samples: [], output: .sample, logitsOf: [], statesOf: [])
-      _ = try runner.results(ticket)
-      return (ContinuousClock.now - start).inSeconds / Double(Self.count)
-    }
+  /// Which paths between the devices work.
+  package func trial() throws -> MeshTrial { try MeshTrial(devices: devices, caches: caches, wanted: nil) }
+
+  /// Seconds of one operation with `byteCount` bytes of float32 for each rank, and its bytes: a whole number of quads
+  /// for each rank.
+  package func run(
+    _ collective: Collective, byteCount: Int, path: MeshPath, repetitions: Int, checkpoint: () throws -> Void
+  ) throws -> (seconds: Samples, byteCount: Int, traffic: Double) {
+    let unit = 16 * devices.count
+    let byteCount = max(unit, byteCount / unit * unit)
+    let group = try CollectiveGroup(devices: devices, caches: caches, floats: byteCount / 4, path: path)
+    let count = max(1, min(Self.most, Self.mostBytes / byteCount))
+    let recording = try group.record(collective, count: byteCount / 4, repetitions: count)
     let start = ContinuousClock.now
-    repeat { _ = try step() } while ContinuousClock.now - start < .milliseconds(400)
-    return Samples(try (0..<repetitions).map { _ in try step() })
+    repeat {
+      try checkpoint()
+      _ = try group.run(recording)
+    } while ContinuousClock.now - start < .milliseconds(400)
+    let seconds = try (0..<repetitions).map { _ in
+      try checkpoint()
+      return try group.run(recording)
+    }
+    return (Samples(seconds), byteCount, collective.traffic(ranks: devices.count))
   }
 }

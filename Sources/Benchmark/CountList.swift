@@ -3,7 +3,7 @@ package struct CountList: Sendable, Hashable {
   package var counts: [Int]
 
   /// The largest count that any option takes.
-  package static let most = 1 << 24
+  package static let most = 1 << 32
 
   package init(_ counts: [Int]) {
     self.counts = counts

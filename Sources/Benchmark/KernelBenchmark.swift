@@ -9,15 +9,18 @@ package struct KernelBenchmark {
   let benchmark: BenchmarkDevice
   let shape: SyntheticShape
   let repetitions: Int
+  let cacheType: KVCacheType
   /// Whether a figure of that name is wanted.
   let wants: (String) -> Bool
 
   package init(
-    benchmark: BenchmarkDevice, shape: SyntheticShape, repetitions: Int, wants: @escaping (String) -> Bool
+    benchmark: BenchmarkDevice, shape: SyntheticShape, repetitions: Int, cacheType: KVCacheType = .f16,
+    wants: @escaping (String) -> Bool
   ) {
     self.benchmark = benchmark
     self.shape = shape
     self.repetitions = repetitions
+    self.cacheType = cacheType
     self.wants = wants
   }
 
@@ -138,11 +141,13 @@ package struct KernelBenchmark {
       guard case .attention(let attention) = stage else { continue }
       let heads = attention.heads
       for depth in depths {
-        let name = "attention \(heads.headCount)/\(heads.kvHeadCount)x\(heads.headSize) after \(depth)"
+        let name =
+          "attention \(heads.headCount)/\(heads.kvHeadCount)x\(heads.headSize)"
+          + (cacheType == .f16 ? "" : " \(cacheType.rawValue)") + " after \(depth)"
         for count in columns where wants("\(name), columns \(count)") {
           let isPrompt = count >= Self.leastPrompt
           let step = StageSubject.Step(columns: count, depth: depth, isPrompt: isPrompt)
-          let positionBytes = 2 * heads.kvHeadCount * heads.headSize * 2
+          let positionBytes = 2 * heads.kvHeadCount * heads.cacheType.byteCount(heads.headSize)
           let positions = isPrompt ? depth + count : (depth + 1) * count
           let subject = try StageSubject(
             benchmark: benchmark, stage: stage, of: program, source: tensors,
@@ -199,7 +204,7 @@ package struct KernelBenchmark {
     shape.layerCount = 1
     let description = try ModelDescription.synthetic(shape: shape, weights: type)
     let source = RandomTensorSource(tensors: description.tensors, seed: 1, hasRecipes: true)
-    return (try Program(description, source: source), description.tensors)
+    return (try Program(description, source: source).keeping(cacheType), description.tensors)
   }
 
   private func stages(_ type: TensorType) throws -> [(Stage, (Program, [TensorInfo]))] {

@@ -21,12 +21,15 @@ package struct ModelWorkload: Sendable {
   package var method: StepMethod
   /// Memory that may be taken.
   package var memory: MemoryOptions
+  /// What is kept of keys and values.
+  package var cacheType: KVCacheType
 
   package init(
     prompts: [Int], depths: [Int], batches: [Int], tokens: Int, tunes: Bool, overlaps: Bool = true,
-    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions()
+    method: StepMethod = StepMethod(), memory: MemoryOptions = MemoryOptions(), cacheType: KVCacheType = .f16
   ) {
     self.method = method
+    self.cacheType = cacheType
     self.memory = memory
     self.prompts = prompts
     self.depths = depths
@@ -48,6 +51,16 @@ package struct ModelWorkload: Sendable {
   /// Pages that the most demanding figure needs.
   var pageCount: Int { max(1, spans.map { $0.sequences * Self.pages($0.positions) }.max() ?? 1) }
 
+  /// Sequences that may generate at once.
+  package static let mostSequences = 4096
+
+  /// The most that a step asks for, with prompts in chunks of so many tokens.
+  func limits(promptChunk: Int) -> StepLimits {
+    StepLimits(
+      rows: max(promptChunk, sequences), outputs: sequences, sequences: sequences,
+      pagesPerSequence: pagesPerSequence)
+  }
+
   static func pages(_ positions: Int) -> Int { (positions + KVCache.pageTokens - 1) / KVCache.pageTokens }
 }
 
@@ -65,8 +78,6 @@ package final class ModelBenchmark {
   private let deviceModel: DeviceModel
   /// Where weights are, in a line; nil where all are on the device as usual.
   package let placementText: String?
-  /// Bytes a second that a copy to the device alone reaches; 0 where no weights stream.
-  package private(set) var linkRate = 0.0
 
   /// Loads `model` and makes a cache for all that `workload` asks for, filled with random keys and values.
   ///
@@ -79,33 +90,12 @@ package final class ModelBenchmark {
     self.model = model
     self.workload = workload
     let start = ContinuousClock.now
-    let program = model.program
+    let program = try model.program(cacheType: workload.cacheType)
     let kernels = benchmark.cache(for: workload.method)
     let usualChunk = Engine.promptChunk(EngineOptions(), traits: kernels.traits)
-    func limits(_ chunk: Int) -> StepLimits {
-      StepLimits(
-        rows: max(chunk, workload.sequences), outputs: workload.sequences, sequences: workload.sequences,
-        pagesPerSequence: workload.pagesPerSequence)
-    }
+    let placed = try Self.place(
+      traits: kernels.traits, benchmark: benchmark, model: model, workload: workload)
     let weights = DeviceModel.weightBytes(of: program)
-    let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
-    let workspace = Workspace.byteCount(
-      program: program, limits: limits(usualChunk), traits: kernels.traits)
-    let available = benchmark.availableMemory
-    var placed: StreamedPlacement?
-    if workload.memory.isGiven || weights + cache + workspace > available {
-      guard workload.method.isFast else {
-        throw BenchmarkError(
-          "unfused steps and naive products want room for all weights, \(gigabytes(weights + cache + workspace)): "
-            + "\(gigabytes(available)) are free; take a smaller model, or fewer tokens")
-      }
-      // Weights that stream are brought once for all tokens of a step: the more the better.
-      let wanted = workload.prompts.max() ?? 1
-      placed = try StreamedPlacement(
-        program: program, source: model.source, memory: workload.memory, available: available,
-        cacheBytes: cache, chunk: kernels.traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
-        traits: kernels.traits, limits: limits)
-    }
     promptChunk = placed?.promptChunk ?? usualChunk
     placementText = placed.map { "\($0.weights.text); prompts in chunks of \($0.promptChunk)" }
     var loaded = 0
@@ -117,11 +107,11 @@ package final class ModelBenchmark {
       try onProgress(min(loaded, weights), weights)
     }
     runner = try ModelRunner(
-      cache: kernels, model: deviceModel, limits: limits(promptChunk), pageCount: workload.pageCount,
+      cache: kernels, model: deviceModel, limits: workload.limits(promptChunk: promptChunk),
+      pageCount: workload.pageCount,
       overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
-    if let stream = deviceModel.stream { linkRate = try stream.linkRate() }
     loadSeconds = (ContinuousClock.now - start).inSeconds
     for layer in 0..<program.layerCount {
       try benchmark.fill(
@@ -129,6 +119,72 @@ package final class ModelBenchmark {
         keepAlive: [])
     }
   }
+
+  /// Where weights stay and how long chunks of prompts are; nil where all has room on the device.
+  private static func place(
+    traits: DeviceTraits, benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
+  ) throws -> StreamedPlacement? {
+    let program = model.program
+    let usualChunk = Engine.promptChunk(EngineOptions(), traits: traits)
+    let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
+    let workspace = Workspace.byteCount(
+      program: program, limits: workload.limits(promptChunk: usualChunk), traits: traits)
+    let available = benchmark.availableMemory
+    guard
+      workload.memory.isGiven || DeviceModel.weightBytes(of: program) + cache + workspace > available
+    else { return nil }
+    guard workload.method.isFast else {
+      throw BenchmarkError(
+        "unfused steps and naive products want room for all weights, "
+          + "\(gigabytes(DeviceModel.weightBytes(of: program) + cache + workspace)): \(gigabytes(available)) are free; "
+          + "take a smaller model, or fewer tokens")
+    }
+    // Weights that stream are brought once for all tokens of a step: the more the better.
+    let wanted = workload.prompts.max() ?? 1
+    return try StreamedPlacement(
+      program: program, source: model.source, memory: workload.memory, available: available,
+      cacheBytes: cache, chunk: traits.isCPU ? usualChunk : max(16, min(wanted, 8192)),
+      traits: traits, limits: workload.limits)
+  }
+
+  /// The most sequences that memory has room for at once, with no more weights brought in each step than have to be.
+  package static func largestBatch(
+    benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
+  ) throws -> Int {
+    func placement(_ batch: Int) throws -> StreamedPlacement? {
+      var workload = workload
+      workload.batches = [batch]
+      return try place(
+        traits: benchmark.cache(for: workload.method).traits, benchmark: benchmark, model: model,
+        workload: workload)
+    }
+    // What is on the device already for one sequence stays there.
+    let streams = try placement(1)?.weights.layout != nil
+    func fits(_ batch: Int) -> Bool {
+      // A layer's pages lie in one allocation.
+      var pages = workload
+      pages.batches = [batch]
+      guard
+        pages.pageCount * KVCache.pageBytes(heads: model.program.heads)
+          <= Int(clamping: benchmark.device.capabilities.maxAllocationBytes)
+      else { return false }
+      do {
+        let placed = try placement(batch)
+        return streams || placed?.weights.layout == nil
+      } catch {
+        return false
+      }
+    }
+    var (most, tooMany) = (1, ModelWorkload.mostSequences + 1)
+    while tooMany - most > 1 {
+      let middle = (most + tooMany) / 2
+      if fits(middle) { most = middle } else { tooMany = middle }
+    }
+    return most
+  }
+
+  /// Sequences that generate at once, one figure each.
+  package var batches: [Int] { workload.batches }
 
   // MARK: Prompts
 
@@ -193,8 +249,11 @@ package final class ModelBenchmark {
     return Samples(try (0..<repetitions).map { _ in try run(workload.tokens) })
   }
 
-  /// Bytes of weights that a step of generation brings to the device.
-  package var streamedBytes: Int { deviceModel.stream?.layout.units.reduce(0) { $0 + $1.byteCount } ?? 0 }
+  /// What streams to the device, how fast link and disk are, and what they did so far; nil where no weights stream.
+  package var streaming: StreamFigures? { deviceModel.stream?.figures }
+
+  /// Watches what the device waits for, until it is ended; nil where no weights stream.
+  package func watchStream() -> StreamWatch? { deviceModel.stream?.watch() }
 
   /// Device memory in use, in bytes.
   package var deviceMemory: Int { benchmark.device.allocatedBytes }
@@ -211,7 +270,7 @@ package final class ModelBenchmark {
     let position = Double(depth) + Double(workload.tokens) / 2
     return Double(weightBytes)
       + Double(batch)
-      * model.program.stages.reduce(0) { sum, stage in
+      * deviceModel.program.stages.reduce(0) { sum, stage in
         guard case .attention(let stage) = stage else { return sum }
         return sum + Self.cacheBytes(stage, position: position)
       }
@@ -220,7 +279,7 @@ package final class ModelBenchmark {
   /// Bytes of keys and values that a token at `position` attends to in one layer.
   private static func cacheBytes(_ stage: AttentionStage, position: Double) -> Double {
     let seen = min(position + 1, stage.window.map(Double.init) ?? .infinity)
-    return seen * Double(2 * stage.heads.kvHeadCount * stage.heads.headSize * 2)
+    return seen * Double(2 * stage.heads.kvHeadCount * stage.heads.cacheType.byteCount(stage.heads.headSize))
   }
 
   // MARK: Profile
@@ -244,7 +303,7 @@ package final class ModelBenchmark {
 
   /// What a stage is called, and the bytes of weights or cache that it reads.
   private func describe(_ index: Int, depth: Int, batch: Int) -> (String, Double) {
-    let stage = model.program.stages[index]
+    let stage = deviceModel.program.stages[index]
     let bytes =
       if case .attention(let attention) = stage {
         Double(batch) * Self.cacheBytes(attention, position: Double(depth))

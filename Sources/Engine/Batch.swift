@@ -92,7 +92,8 @@ final class Batch: @unchecked Sendable {
     inFlight = []
     scheduler = Scheduler(
       limits: scheduler.limits,
-      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens))
+      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens),
+      hostPageCount: scheduler.hostPageCount)
     let failed = requests.values
     requests = [:]
     for request in failed { request.onEvent(.failed(error)) }
@@ -126,6 +127,7 @@ final class Batch: @unchecked Sendable {
     var logitsOutputs: [Int] = []
     var states: [StateRead] = []
     var stateRows: [Int] = []
+    try runner.movePages(scheduler.takeMoves())
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
       guard let request = requests[part.id]?.request else { continue }

@@ -6,6 +6,8 @@ import Tokenization
 import Transformer
 import VulkanRuntime
 
+public typealias KVCacheType = Transformer.KVCacheType
+
 /// What an engine is made with.
 public struct EngineOptions: Sendable {
   /// A device's number in `vkinfer devices`, or part of its name; nil takes the best.
@@ -15,6 +17,8 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
+  /// How the devices of a mesh wait for one another; nil tries and takes the fastest.
+  package var meshPath: MeshPath?
   /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
   public var dataParallel = 1
   /// Which of them an engine is.
@@ -41,8 +45,12 @@ public struct EngineOptions: Sendable {
   public var tunes = true
   /// Whether stages of a token may start while the one before still runs, on devices that are found to be able to.
   public var overlaps = true
+  /// How keys and values are kept: fewer bytes make room for more tokens, and are read faster.
+  public var cacheType = KVCacheType.f16
   /// Memory that may be taken.
   public var memory = MemoryOptions()
+  /// How weights are read from a file while the model runs.
+  package var reading = ReadOptions()
   /// Layers of each pipeline stage; empty divides them so that all take the same time, as far as memory allows.
   public var stageLayers: [Int] = []
   /// Whether stages of a pipeline are measured while loading, so that prompts are cut as they pass it soonest; nil
@@ -55,8 +63,6 @@ public struct EngineOptions: Sendable {
   package var flushes = false
   /// How steps are computed.
   package var method = StepMethod()
-  /// Called before each read of weights while the model runs; throws to make it fail.
-  package var readFault: (@Sendable () throws -> Void)?
   /// Whether the time that steps take decides how much of prompts enters beside running texts, so that those get their
   /// tokens evenly; else that is a constant, and the same requests make the same steps in every run.
   public var pacesPrompts = false
@@ -98,7 +104,8 @@ public final class Engine: Sendable {
   /// Bytes of weights that a step brings to the device.
   public let streamedBytes: Int
 
-  let promptChunk: Int
+  /// Most tokens of a prompt that a step has.
+  package let promptChunk: Int
   /// What each device was meant to take: weights, cache and activations.
   package let memoryShares: [Int]
   /// How long pipeline stages take, if that was measured.
@@ -109,8 +116,11 @@ public final class Engine: Sendable {
   private let turn = Lock()
   private let devices: [Device]
   private let tunings: [LinearTuning]
+  private let weightStreams: [WeightStream]
   /// What each device has of the model, a line each.
   public let placementTexts: [String]
+  /// How the devices of a mesh wait for one another, in a line; nil for one device.
+  public let meshPathText: String?
   private let instance: VulkanInstance
 
   /// Loads `model` onto a device.
@@ -122,7 +132,7 @@ public final class Engine: Sendable {
   ) throws {
     self.model = model
     instance = try VulkanInstance()
-    let program = model.program
+    let program = try model.program(cacheType: options.cacheType)
     let placement = try MeshPlacement(options, program: program, instance: instance)
     let first = placement.devices[0]
     let count = placement.devices.count
@@ -214,12 +224,13 @@ public final class Engine: Sendable {
     let models = try placement.programs.indices.map { index in
       try DeviceModel(
         program: placement.programs[index], source: model.source, cache: caches[index],
-        residency: streamed?[index].weights.residency, readFault: options.readFault
+        residency: streamed?[index].weights.residency, reading: options.reading
       ) { bytes in
         loaded += bytes
         try onProgress(.weights(loaded: min(loaded, total), total: total))
       }
     }
+    weightStreams = models.compactMap(\.stream)
     times.weights = lap()
     let pageCount =
       streamed != nil
@@ -232,7 +243,8 @@ public final class Engine: Sendable {
     }
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps)
+      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads))
+    meshPathText = (runner as? MeshRunner)?.pathText
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
     times.tuning = lap()
@@ -246,7 +258,8 @@ public final class Engine: Sendable {
     }
     var schedule = Scheduler.Limits(
       sequences: maxSequences, promptTokens: promptChunk,
-      mixedTokens: max(1, min(promptChunk / 2, Engine.mixedTokens)),
+      mixedTokens: weightStreams.isEmpty || isCPUDevice
+        ? max(1, min(promptChunk / 2, Engine.mixedTokens)) : promptChunk,
       groups: options.groups ?? options.pipelineParallel, stages: options.pipelineParallel)
     if let mesh = runner as? MeshRunner {
       if let delay = options.stageDelay { try mesh.setDelay(delay) }
@@ -268,7 +281,10 @@ public final class Engine: Sendable {
     }
     startTimes = times
     let scheduler = Scheduler(
-      limits: schedule, pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens))
+      limits: schedule, pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
+      hostPageCount: Engine.hostPageCount(
+        options, pages: pageCount, plans: plans,
+        weights: streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
     batch = Batch(
       runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts,
       flushes: options.flushes)
@@ -302,6 +318,29 @@ public final class Engine: Sendable {
     devices.map { ($0.allocatedBytes, $0.peakAllocatedBytes) }
   }
 
+  /// Devices of a mesh (their places in it) that were lost or hang: an engine made on the others works.
+  public var lostDevices: [Int] {
+    withBatch { ($0.runner as? MeshRunner)?.lost.sorted() ?? [] }
+  }
+
+  /// What streams to each device that has not all its weights, how fast link and disk are, and what they did so far;
+  /// empty where all weights are on their devices.
+  package var streaming: [StreamFigures] { withBatch { _ in weightStreams.map(\.figures) } }
+
+  /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while
+  /// steps run.
+  package var weightPasses: Double { weightStreams.map(\.passes).min() ?? 0 }
+
+  /// Watches what those devices wait for, until the watches are ended.
+  package func watchStreams() -> [StreamWatch] { weightStreams.map { $0.watch() } }
+
+  /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
+  /// in bytes.
+  public var peakPinnedMemory: Int { devices.reduce(0) { $0 + $1.peakHostBytes } }
+
+  /// Pages of the KV cache that went to host memory, since there was no room for all that ran, and came back.
+  public var returnedPages: Int { withBatch { $0.scheduler.returnedPageCount } }
+
   /// Keeps the pipelines compiled so far for the next start. Failing to is no harm: the error says why.
   public func savePipelineCache() throws {
     for device in devices { try device.savePipelineCache() }
@@ -333,7 +372,8 @@ public final class Engine: Sendable {
 
   // MARK: - Memory
 
-  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably.
+  /// Tokens of a step that has some of prompts: more would make those who wait for their next token wait noticeably. Where
+  /// weights stream to a GPU they wait for those anyway.
   private static let mixedTokens = 256
 
   /// Most tokens of a prompt that are processed at once.
@@ -367,6 +407,17 @@ public final class Engine: Sendable {
     // A layer's pages lie in one allocation.
     let most = Int(clamping: device.capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: program.heads)
     return max(least, min(wanted, room, most))
+  }
+
+  /// Pages that go to host memory when the cache has no room for all that runs: what is missing, as far as half of the
+  /// host memory that `weights` bytes leave has room for it.
+  private static func hostPageCount(
+    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], weights: Int
+  ) -> Int {
+    let missing = Engine.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
+    let pageBytes = plans.reduce(0) { $0 + $1.cachePerToken } * KVCache.pageTokens
+    let room = (options.memory.budget(available: 0).host - weights) / 2
+    return max(0, min(missing, room / max(pageBytes, 1)))
   }
 
   /// What a run needs on a device, in bytes.

@@ -62,17 +62,34 @@ package struct StreamedPlacement: Sendable {
     chunk: Int, traits: DeviceTraits, limits: (Int) -> StepLimits
   ) throws {
     let budget = memory.budget(available: available)
-    var chunk = chunk
     func workspace(_ chunk: Int) -> Int {
       Workspace.byteCount(program: program, limits: limits(chunk), traits: traits)
     }
-    while chunk > 16, workspace(chunk) > max(0, budget.device - cacheBytes) / 4 { chunk /= 2 }
-    promptChunk = chunk
-    self.limits = limits(chunk)
-    weights = try WeightPlacement(
-      program: program, source: source, budget: budget, fixed: cacheBytes + workspace(chunk),
-      prefetch: memory.prefetch, rowInterleave: traits.rowInterleave)
+    func place(_ chunk: Int) throws -> WeightPlacement {
+      try WeightPlacement(
+        program: program, source: source, budget: budget, fixed: cacheBytes + workspace(chunk),
+        prefetch: memory.prefetch, rowInterleave: traits.rowInterleave)
+    }
+    var chunks = [chunk]
+    while let last = chunks.last, last > Self.leastChunk { chunks.append(max(last / 2, Self.leastChunk)) }
+    let (least, leastChunk) = (try place(chunks[chunks.count - 1]), chunks[chunks.count - 1])
+    (weights, promptChunk) = (least, leastChunk)
+    // Activations take memory from weights that could stay. A prompt is done in as many passes over the weights as it
+    // has chunks, so that is well spent as long as steps of a token do not get slower by much.
+    for chunk in chunks.dropLast() {
+      guard let placed = try? place(chunk) else { continue }
+      if workspace(chunk) <= max(0, budget.device - cacheBytes) / 4
+        || placed.copiedBytes <= least.copiedBytes + least.copiedBytes / 20
+      {
+        (weights, promptChunk) = (placed, chunk)
+        break
+      }
+    }
+    self.limits = limits(promptChunk)
   }
+
+  /// Tokens of a prompt that are taken at once even where that is all there is room for.
+  private static let leastChunk = 16
 }
 
 /// The most memory that this process has had, in bytes; nil where the system does not say.

@@ -61,6 +61,17 @@ public final class LanguageModel: Sendable {
     program = try Program(description, source: random)
   }
 
+  /// The stages of a run whose KV cache is of that type.
+  ///
+  /// - Throws: one line where the model's heads are no whole blocks of it.
+  package func program(cacheType: KVCacheType) throws -> Program {
+    do {
+      return try program.keeping(cacheType)
+    } catch {
+      throw EngineError(.option, "\(path): \(error)")
+    }
+  }
+
   /// Positions that the model was trained for.
   public var contextLength: Int { description.contextLength }
 

@@ -154,31 +154,37 @@ struct MeshPlacement {
   /// The devices' runners, joined to one where there are several.
   func runner(
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    overlaps: Bool
+    overlaps: Bool, path: MeshPath?
   ) throws -> any StepRunner {
     if mesh.deviceCount > 1 {
       return try meshRunner(
-        opened: opened, caches: caches, models: models, limits: limits, pageCount: pageCount)
+        opened: opened, caches: caches, models: models, limits: limits, pageCount: pageCount,
+        path: path)
     }
     return try ModelRunner(
       cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
   }
 
   private func meshRunner(
-    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int
+    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
+    path: MeshPath?
   ) throws -> MeshRunner {
+    let trial = try MeshTrial(devices: opened, caches: caches, wanted: path, waitsLong: mesh.pipeline > 1)
     let depth = MeshRunner.depth(of: mesh)
     let layout = MeshLayout(programs: programs, limits: limits, slotCount: depth)
     let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
     let memory = try HostMemory(byteCount: layout.byteCount, alignment: Int(clamping: alignment))
     var runners: [ModelRunner] = []
     for index in opened.indices {
-      let port = try MeshPort(layout: layout, memory: memory, device: opened[index])
+      let port = try MeshPort(
+        layout: layout, memory: memory, device: opened[index], index: index, path: trial.path)
       let runner = try ModelRunner(
         cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: port,
         depth: depth, overlaps: false)
       runners.append(runner)
     }
-    return try MeshRunner(runners: runners, limits: limits)
+    return try MeshRunner(
+      runners: runners, limits: limits, board: trial.path == .flags ? layout.board(in: memory) : nil,
+      path: trial.path, pathText: trial.text)
   }
 }

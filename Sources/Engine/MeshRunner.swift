@@ -12,27 +12,53 @@ package final class MeshRunner: StepRunner {
   package let depth: Int
   let runners: [ModelRunner]
   let mesh: MeshShape
+  private let path: MeshPath
+  let pathText: String
   private var links: MeshLinks
   private let followers: Set<MeshLinks.Follower>
-  /// Called before a device gets its part of a step; for tests, which let devices fail so.
-  var beforeSubmission: ((_ device: Int) throws -> Void)?
-  /// Parts that the sampling device has done when each sequence's last token is drawn.
-  private var drawn: [UInt64]
+  /// The devices' counts, where they wait by them.
+  private let board: MeshBoard?
+  /// Called before a device gets its part of a step; for tests, which let devices fail so. Returns what its part waits
+  /// for besides.
+  var beforeSubmission: ((_ device: Int) throws -> [(TimelineSemaphore, UInt64)])?
+  /// How long all devices may stand still while there is work, before one of them is held to be dead.
+  var patience: Duration
+  private var progress = Progress()
+  /// Devices that will not work again.
+  package private(set) var lost: Set<Int> = []
+  /// When each sequence's last token is drawn: parts that the sampling device has done then, and the step.
+  private var drawn: [(part: UInt64, step: UInt64)]
   /// The first step of the timeline that is noted, and a time of the host's before it.
   var timelineStart = 0
   let timelineOrigin = ContinuousClock.now
 
-  /// - Parameter runners: those of the devices, in their order.
-  package init(runners: [ModelRunner], limits: StepLimits) throws {
+  /// What devices had done when it was last looked at, and since when that has not changed.
+  private struct Progress {
+    var counts: [UInt64] = []
+    var since = ContinuousClock.now
+  }
+
+  /// - Parameters:
+  ///   - runners: those of the devices, in their order.
+  ///   - board: the devices' counts, if they wait by them.
+  ///   - pathText: how devices wait for one another, in a line.
+  package init(
+    runners: [ModelRunner], limits: StepLimits, board: MeshBoard?, path: MeshPath, pathText: String
+  ) throws {
+    self.path = path
+    self.pathText = pathText
     self.runners = runners
     self.limits = limits
+    self.board = board
+    // CPU drivers compile a kernel when it first runs, and share the cores with everything else.
+    patience = runners.contains { $0.traits.isCPU } ? .seconds(60) : .seconds(10)
     mesh = runners[0].model.program.share.mesh
     depth = runners[0].depth
-    drawn = Array(repeating: 0, count: limits.sequences)
+    drawn = Array(repeating: (0, 0), count: limits.sequences)
     var followers: Set<MeshLinks.Follower> = []
     let mesh = mesh
     let sampler = (mesh.pipeline - 1) * mesh.tensor
-    for stage in 0..<mesh.pipeline {
+    for stage in 0..<mesh.pipeline where board == nil {
       for rank in 0..<mesh.tensor {
         let device = stage * mesh.tensor + rank
         var sources = Set((0..<mesh.tensor).map { stage * mesh.tensor + $0 })
@@ -43,7 +69,9 @@ package final class MeshRunner: StepRunner {
     }
     self.followers = followers
     links = try MeshLinks(
-      sources: runners.map(\.done), devices: runners.map(\.device), followers: followers)
+      path: path, sources: runners.map(\.done), devices: runners.map(\.device), followers: followers,
+      board: board)
+    for runner in runners { runner.whileWaiting = { [unowned self] in try watch() } }
   }
 
   // Nobody may wait for a device any more.
@@ -55,7 +83,8 @@ package final class MeshRunner: StepRunner {
   /// Steps for how many there are stages, so that each stage has one, and those that one device has queued.
   static func depth(of mesh: MeshShape) -> Int { ModelRunner.usualDepth + mesh.pipeline - 1 }
 
-  private var sampler: ModelRunner { runners[(mesh.pipeline - 1) * mesh.tensor] }
+  private var samplerIndex: Int { (mesh.pipeline - 1) * mesh.tensor }
+  private var sampler: ModelRunner { runners[samplerIndex] }
 
   package func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
@@ -63,50 +92,53 @@ package final class MeshRunner: StepRunner {
   ) throws -> StepTicket {
     try checked {
       // What devices leave for one another belongs to the slot.
-      for runner in runners { try runner.waitForSlot() }
+      for device in runners.indices { try attempt(device) { try $0.waitForSlot() } }
       let starts = runners.map(\.partCount)
       let sampling = (mesh.pipeline - 1) * mesh.tensor
-      let tokens = rows.reduce(0) { latest, row in
-        row.token == TOKEN_FROM_DEVICE ? max(latest, drawn[Int(row.sequence)]) : latest
-      }
+      let tokens =
+        rows.filter { $0.token == TOKEN_FROM_DEVICE }.map { drawn[Int($0.sequence)] }
+        .max { $0.step < $1.step } ?? (0, 0)
       var ticket = StepTicket(end: 0, slot: 0, outputs: 0)
       for (device, runner) in runners.enumerated() {
         let stage = device / mesh.tensor
         func wait(_ source: Int, _ count: UInt64) -> [(TimelineSemaphore, UInt64)] {
           links.semaphore(of: source, on: device).map { [($0, count)] } ?? []
         }
-        try beforeSubmission?(device)
-        let made = try runner.submit(
-          rows: rows, outputs: outputs, samples: samples, output: output,
-          logitsOf: device == sampling ? logitsOf : [], statesOf: device == sampling ? statesOf : [],
-          after: stage == 0 && tokens > 0 ? wait(sampling, tokens) : []
-        ) { kind in
-          switch kind {
-          case .ranks(let parts):
-            (0..<mesh.tensor).flatMap { rank in
-              let peer = stage * mesh.tensor + rank
-              return peer == device ? [] : wait(peer, starts[peer] + UInt64(parts))
+        let made = try attempt(device) { _ in
+          let extra = try beforeSubmission?(device) ?? []
+          return try runner.submit(
+            rows: rows, outputs: outputs, samples: samples, output: output,
+            logitsOf: device == sampling ? logitsOf : [], statesOf: device == sampling ? statesOf : [],
+            after: extra + (stage == 0 && tokens.part > 0 ? wait(sampling, tokens.part) : []),
+            drawn: tokens.step > 0 ? tokens.step : nil,
+            signalling: { links.signals(of: device, $0) }
+          ) { kind in
+            switch kind {
+            case .ranks(let parts):
+              (0..<mesh.tensor).flatMap { rank in
+                let peer = stage * mesh.tensor + rank
+                return peer == device ? [] : wait(peer, starts[peer] + UInt64(parts))
+              }
+            case .previousStage:
+              wait((stage - 1) * mesh.tensor, runners[(stage - 1) * mesh.tensor].partCount)
             }
-          case .previousStage:
-            wait((stage - 1) * mesh.tensor, runners[(stage - 1) * mesh.tensor].partCount)
           }
         }
         let reads = ticket.reads + made.reads
         if device == sampling { ticket = made }
         ticket.reads = reads
       }
-      for sample in samples { drawn[Int(sample.sequence)] = sampler.partCount }
+      for sample in samples { drawn[Int(sample.sequence)] = (sampler.partCount, sampler.stepCount) }
       return ticket
     }
   }
 
   package func results(_ ticket: StepTicket) throws -> [UInt32] {
     try checked {
-      while try !sampler.done.wait(for: ticket.end, timeoutNanoseconds: 100_000_000) {
-        if let failure = links.failure { throw failure }
-      }
+      let results = try attempt(samplerIndex) { try $0.results(ticket) }
+      try checkWaits()
       for (runner, reads) in zip(runners, ticket.reads) { try runner.checkReads(reads) }
-      return try sampler.results(ticket)
+      return results
     }
   }
 
@@ -117,7 +149,12 @@ package final class MeshRunner: StepRunner {
   package func readLogits(output index: Int) throws -> [Float] { try sampler.readLogits(output: index) }
 
   package func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
-    try checked { for runner in runners { try runner.copyPages(copies) } }
+    try checked { for device in runners.indices { try attempt(device) { try $0.copyPages(copies) } } }
+  }
+
+  package func movePages(_ moves: [PageMove]) throws {
+    guard !moves.isEmpty else { return }
+    try checked { for runner in runners { try runner.movePages(moves) } }
   }
 
   package func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
@@ -134,26 +171,108 @@ package final class MeshRunner: StepRunner {
   }
 
   package func drain() throws {
-    for runner in runners { try runner.drain() }
+    for device in runners.indices where !lost.contains(device) { try attempt(device) { try $0.drain() } }
   }
 
   /// All waits have ended when a device failed; those that are alive can go on together with links of their own.
   package func recover() throws {
     links.fail(EngineError(.device, "the mesh was stopped"))
-    try drain()
+    // Whoever lives comes to an end now. Who does not is not waited for again.
+    isRecovering = true
+    defer { isRecovering = false }
+    for device in runners.indices where !lost.contains(device) {
+      progress = Progress()
+      do { try attempt(device) { try $0.drain() } } catch { lose(device) }
+    }
     links.stop()
+    try checkLost()
     let count = runners.map(\.stepCount).max() ?? 0
     for runner in runners {
       runner.alignSteps(to: count)
       runner.model.stream?.recover()
     }
-    drawn = drawn.map { _ in 0 }
-    links = try MeshLinks(sources: runners.map(\.done), devices: runners.map(\.device), followers: followers)
+    drawn = drawn.map { _ in (0, 0) }
+    board?.reset()
+    links = try MeshLinks(
+      path: path, sources: runners.map(\.done), devices: runners.map(\.device), followers: followers,
+      board: board)
+  }
+
+  // MARK: - Faults
+
+  /// Whether what a failure left behind is waited for: its waits have ended.
+  private var isRecovering = false
+  /// Who is being waited for.
+  private var awaited = 0
+
+  /// Does something with a device, and notes whether that is lost.
+  private func attempt<Result>(_ device: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+    awaited = device
+    do { return try body(runners[device]) } catch {
+      if let error = error as? VulkanError, error.kind == .deviceLost { lose(device) }
+      throw error
+    }
+  }
+
+  private func lose(_ device: Int) { lost.insert(device) }
+
+  private func name(_ device: Int) -> String {
+    "device \(device) of the mesh (\(runners[device].device.physical.name))"
+  }
+
+  /// Called while the host waits: ends that when a device failed, or all stand still.
+  private func watch() throws {
+    if !isRecovering, let failure = links.failure { throw failure }
+    if isRecovering { links.releaseAgain() } else { try checkWaits() }
+    var counts: [UInt64] = []
+    for device in runners.indices where !lost.contains(device) {
+      let waiting = awaited
+      counts.append(try attempt(device) { try $0.done.value })
+      awaited = waiting
+      if let board { counts.append(UInt64(board.count(device))) }
+    }
+    guard counts == progress.counts else {
+      progress = Progress(counts: counts)
+      return
+    }
+    guard ContinuousClock.now - progress.since > patience else { return }
+    let stuck = try isRecovering ? awaited : furthestBehind
+    throw EngineError(.device, "\(name(stuck)) does not go on: it was killed, or hangs")
+  }
+
+  /// The device that others wait for: the first of those that are least far.
+  private var furthestBehind: Int {
+    get throws {
+      if let board {
+        let first = board.count(0)
+        return runners.indices.min {
+          Int32(bitPattern: board.count($0) &- first) < Int32(bitPattern: board.count($1) &- first)
+        } ?? awaited
+      }
+      let positions = try runners.map { try $0.position }
+      return positions.indices.min { positions[$0] < positions[$1] } ?? awaited
+    }
+  }
+
+  /// A kernel gave up waiting: what it made is worthless.
+  private func checkWaits() throws {
+    guard let wait = board?.abandonedWait else { return }
+    throw EngineError(.device, "\(name(wait.device)) waited in vain for \(name(wait.peer))")
+  }
+
+  private func checkLost() throws {
+    guard let device = lost.min() else { return }
+    throw EngineError(
+      .device,
+      "\(name(device)) is lost: make a new engine on the devices that are left (Engine.lostDevices says which are not)"
+    )
   }
 
   /// Ends all waits when a device fails, and says what failed first.
   private func checked<Result>(_ body: () throws -> Result) throws -> Result {
+    try checkLost()
     if let failure = links.failure { throw failure }
+    progress = Progress()
     do {
       let result = try body()
       if let failure = links.failure { throw failure }

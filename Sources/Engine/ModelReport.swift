@@ -52,6 +52,7 @@ public struct ModelReport: Sendable {
     public let weights: Int
     /// Keys and values of one token, all layers.
     public let cachePerToken: Int
+    public let cacheType: KVCacheType
     public let contextLength: Int
     /// Activations of a step; nil when no device is there to ask.
     public let workspace: Int?
@@ -85,8 +86,9 @@ public struct ModelReport: Sendable {
   /// - Parameters:
   ///   - contextLength: tokens for which memory is reckoned; at most what the model was trained for.
   ///   - device: what `EngineOptions.device` takes.
+  ///   - cacheType: what is kept of keys and values.
   /// - Throws: one line when it is no GGUF file or a damaged one. A model that is not supported is no error here.
-  public init(path: String, contextLength: Int, device: String? = nil) throws {
+  public init(path: String, contextLength: Int, device: String? = nil, cacheType: KVCacheType = .f16) throws {
     let file = try GGUFFile(path: path)
     paths = file.paths
     formatVersion = file.version
@@ -111,7 +113,7 @@ public struct ModelReport: Sendable {
     do {
       let description = try ModelDescription(metadata: file.metadata, tensors: file.tensors)
       hyperparameters = Self.hyperparameters(description)
-      let program = try Program(description, source: file)
+      let program = try Program(description, source: file).keeping(cacheType)
       memory = try Self.memory(
         program, contextLength: min(contextLength, description.contextLength), device: device)
     } catch let error as VulkanError {
@@ -172,6 +174,7 @@ extension ModelReport {
     guard let physical = try physicalDevice(device) else {
       return Memory(
         weights: DeviceModel.weightBytes(of: program), cachePerToken: cachePerToken,
+        cacheType: program.heads.cacheType,
         contextLength: contextLength,
         workspace: nil, device: nil, misfit: nil)
     }
@@ -187,7 +190,8 @@ extension ModelReport {
       misfit = "\(error)"
     }
     return Memory(
-      weights: plan.weights, cachePerToken: plan.cachePerToken, contextLength: contextLength,
+      weights: plan.weights, cachePerToken: plan.cachePerToken,
+      cacheType: program.heads.cacheType, contextLength: contextLength,
       workspace: plan.workspace, device: physical.name, misfit: misfit)
   }
 

@@ -14,10 +14,14 @@ package final class ModelRunner: StepRunner {
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
+  private let hostPages: HostPages
   let workspace: Workspace
   package let limits: StepLimits
 
   private let recorder: PlanRecorder
+  private let signals: MeshSignals?
+  /// Called again and again while the host waits for the device; throws to end that.
+  var whileWaiting: (() throws -> Void)?
   private var slots: [Slot] = []
   /// Counts the parts of steps that are done: a step that no other device takes part in has one.
   let done: TimelineSemaphore
@@ -43,7 +47,8 @@ package final class ModelRunner: StepRunner {
   private struct Slot {
     var step: StepSlot
     var plans: [PlanShape: Plan] = [:]
-    /// The count of parts when its last step is done.
+    /// The count of parts when its last step begins, and when it is done.
+    var start: UInt64 = 0
     var end: UInt64 = 0
     /// Logits and states that are read back; made when first asked for.
     var logits: Buffer?
@@ -77,7 +82,9 @@ package final class ModelRunner: StepRunner {
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount,
       firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
+    hostPages = HostPages(device: device, pageBytes: kvCache.pageByteCount)
     workspace = try Workspace(device: device, program: program, limits: limits, traits: traits)
+    signals = port?.signals
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
       chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU && traits.method.isFast
@@ -102,30 +109,35 @@ package final class ModelRunner: StepRunner {
   ) throws -> StepTicket {
     try submit(
       rows: rows, outputs: outputs, samples: samples, output: output, logitsOf: logitsOf, statesOf: statesOf,
-      after: [], resolving: { _ in [] })
+      after: [], drawn: nil, signalling: { _ in [] }, resolving: { _ in [] })
   }
 
   /// The same on a device of a mesh.
   ///
   /// - Parameters:
   ///   - after: what the step waits for.
+  ///   - signalling: what it signals besides when it has done so many parts.
+  ///   - drawn: the step that draws tokens which this one needs.
   ///   - resolving: what a part of it that waits for other devices waits for.
   func submit(
     rows: [StepRow], outputs: [Int], samples: [SampleParameters], output: OutputKernel, logitsOf: [Int],
-    statesOf: [Int],
-    after: [(TimelineSemaphore, UInt64)], resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
+    statesOf: [Int], after: [(TimelineSemaphore, UInt64)], drawn: UInt64?,
+    signalling: (_ parts: UInt64) -> [(TimelineSemaphore, UInt64)],
+    resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)]
   ) throws -> StepTicket {
     let cut = recorder.cut(rows)
     let step = StepContents(rows: rows, outputs: outputs, samples: samples, tileRows: cut.tileRows)
     var shape = PlanShape(step, cut: cut, output: output, limits: limits)
     shape.readsStates = !statesOf.isEmpty
     return try submit(
-      step, shape: shape, logitsOf: logitsOf, statesOf: statesOf, after: after, resolving: resolving)
+      step, shape: shape, logitsOf: logitsOf, statesOf: statesOf, after: after, drawn: drawn,
+      signalling: signalling, resolving: resolving)
   }
 
   private func submit(
     _ step: StepContents, shape: PlanShape, logitsOf: [Int] = [], statesOf: [Int] = [],
-    after: [(TimelineSemaphore, UInt64)] = [],
+    after: [(TimelineSemaphore, UInt64)] = [], drawn: UInt64? = nil,
+    signalling: (UInt64) -> [(TimelineSemaphore, UInt64)] = { _ in [] },
     resolving: (MeshWait) -> [(TimelineSemaphore, UInt64)] = { _ in [] }
   ) throws -> StepTicket {
     let index = Int(stepCount % UInt64(depth))
@@ -136,6 +148,7 @@ package final class ModelRunner: StepRunner {
     let last =
       logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
+    signals?.begin(slot: index, step: stepCount + 1, drawn: drawn)
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
@@ -143,6 +156,7 @@ package final class ModelRunner: StepRunner {
       let isLast = number == plan.parts.count - 1
       let last = isLast ? last : []
       var signal = (done, partCount + UInt64(number) + 1)
+      let others = signalling(signal.1)
       if let pad {
         // The step before has ended when its time is over.
         if number == 0, partCount > 0 { waits.append((done, partCount)) }
@@ -150,12 +164,14 @@ package final class ModelRunner: StepRunner {
       }
       if let stream = model.stream {
         try stream.submit(part, waits: waits, last: last, done: signal)
+        if !others.isEmpty { try device.computeQueue.submit([], signal: others) }
       } else {
         batches.append(
-          Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal]))
+          Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal] + others))
       }
     }
     if !batches.isEmpty { try device.computeQueue.submit(batches) }
+    slots[index].start = partCount
     if let stamps = plan.stamps {
       let trace = StepTrace(
         step: Int(stepCount), tokens: step.rows.count, outputs: step.outputs.count, parts: plan.parts.count,
@@ -167,6 +183,16 @@ package final class ModelRunner: StepRunner {
     slots[index].end = end
     return StepTicket(
       end: end, slot: index, outputs: step.outputs.count, reads: [model.stream?.reads ?? 0])
+  }
+
+  /// How far the device is: steps that are done, and parts of the next one.
+  var position: (steps: UInt64, parts: UInt64) {
+    get throws {
+      let count = try done.value
+      let unfinished = slots.filter { $0.end > count }
+      let parts = unfinished.map(\.start).min().map { count > $0 ? count - $0 : 0 }
+      return (stepCount - UInt64(unfinished.count), parts ?? 0)
+    }
   }
 
   /// Devices of a mesh must have their steps in slots of the same number; nothing may be in flight.
@@ -258,6 +284,31 @@ package final class ModelRunner: StepRunner {
     try commands.begin()
     commands.barrier()
     for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
+    commands.barrier()
+    try commands.end()
+    try device.computeQueue.submit([commands], wait: [], signal: [])
+  }
+
+  package func movePages(_ moves: [PageMove]) throws {
+    guard !moves.isEmpty else { return }
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    commands.barrier()
+    var wasToHost: Bool?
+    for move in moves {
+      switch move {
+      case .toHost(let page, let hostPage):
+        if wasToHost == false { commands.barrier() }
+        let place = try hostPages.place(of: hostPage)
+        kvCache.recordRead(commands, page: page, to: place.buffer, at: place.offset)
+        wasToHost = true
+      case .toDevice(let hostPage, let page):
+        if wasToHost == true { commands.barrier() }
+        let place = try hostPages.place(of: hostPage)
+        kvCache.recordWrite(commands, page: page, from: place.buffer, at: place.offset)
+        wasToHost = false
+      }
+    }
     commands.barrier()
     try commands.end()
     try device.computeQueue.submit([commands], wait: [], signal: [])
@@ -447,7 +498,11 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
-    _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+    guard let whileWaiting else {
+      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+      return
+    }
+    while try !done.wait(for: number, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {

@@ -20,6 +20,15 @@ struct ScheduledSequence {
   var rememberedPages = 0
   var node: PrefixCache.Node = 0
 
+  /// What of it is in host memory while it waits; nil for nothing.
+  var kept: Kept?
+
+  /// Keys and values of the first tokens.
+  struct Kept {
+    var pages: [Int]
+    var tokens: Int
+  }
+
   init(id: UInt64, tokens: [Int32], limit: Int, sharesPages: Bool) {
     self.sharesPages = sharesPages
     self.id = id
@@ -31,6 +40,12 @@ struct ScheduledSequence {
   var length: Int { tokens.count + unread }
   /// Tokens that a step could compute now; when all are, the next one is drawn. 0 once the last one is being drawn.
   var ready: Int { length < limit ? length - computed : 0 }
+}
+
+/// A page of the KV cache that goes to host memory, or comes back.
+package enum PageMove: Sendable, Hashable {
+  case toHost(page: UInt32, hostPage: Int)
+  case toDevice(hostPage: Int, page: UInt32)
 }
 
 /// What one step does for one sequence.

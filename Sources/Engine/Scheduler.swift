@@ -3,7 +3,8 @@
 ///
 /// Every step has a token of each running sequence, and chunks of prompts within a budget. First come, first served: a
 /// sequence starts when all that came before it have started and slot and pages are there; when pages run out, the
-/// youngest gives all of its up and is computed again later. So the oldest always goes on, and nobody starves.
+/// youngest gives all of its up. Their contents go to host memory and come back when it goes on; where that has no room
+/// they are computed again. So the oldest always goes on, and nobody starves.
 ///
 /// Steps are made before the results of the last ones are read. A sequence whose next token is not read yet goes on from
 /// the one on the device; one that turns out to have ended may have been computed a little too far, which nobody sees.
@@ -35,11 +36,20 @@ struct Scheduler {
   private(set) var stepCount: UInt64 = 0
   private var doneCount: UInt64 = 0
   private(set) var preemptionCount = 0
+  /// Pages that host memory has room for.
+  let hostPageCount: Int
+  private(set) var freeHostPages: [Int]
+  /// To be made before the next step.
+  private var moves: [PageMove] = []
+  /// Pages that came back from host memory.
+  private(set) var returnedPageCount = 0
   /// How long steps take: whoever runs them tells it.
   var pace = StepPace()
 
-  init(limits: Limits, pages: PageAllocator) {
+  init(limits: Limits, pages: PageAllocator, hostPageCount: Int = 0) {
     self.limits = limits
+    self.hostPageCount = hostPageCount
+    freeHostPages = (0..<hostPageCount).reversed()
     self.pages = pages
     freeSlots = (0..<limits.sequences).reversed()
   }
@@ -64,7 +74,7 @@ struct Scheduler {
       var sequence = running.remove(at: index)
       giveUp(&sequence)
     } else if let index = waiting.firstIndex(where: { $0.id == id }) {
-      waiting.remove(at: index)
+      freeHostPages += waiting.remove(at: index).kept?.pages ?? []
     }
   }
 
@@ -129,6 +139,12 @@ struct Scheduler {
     return parts
   }
 
+  /// What must be done, in this order, before the step that `nextStep` made last.
+  mutating func takeMoves() -> [PageMove] {
+    defer { moves = [] }
+    return moves
+  }
+
   /// Tokens of a step of prompts alone: chunks in which those that are there pass the pipeline soonest.
   private var promptChunk: Int {
     guard let times = limits.stageTimes, limits.stages > 1 else { return limits.promptTokens }
@@ -157,6 +173,8 @@ struct Scheduler {
     // Those who run need a page each before long.
     let spare = pages.availableCount - pages.idleCount(match.pages) - needed
     guard spare >= running.count else { return nil }
+    let kept = waiting[0].kept
+    if let kept, kept.tokens > match.pages.count * pages.pageTokens { match.start = nil }
     // A page that is copied must stay while others are taken.
     if let start = match.start, spare < 1, pages.holderCount(start.page) == 0 { match.start = nil }
 
@@ -176,6 +194,18 @@ struct Scheduler {
     if let start = match.start {
       copy = (start.page, sequence.pages[match.pages.count])
       sequence.computed += start.count
+    }
+    if let kept {
+      if kept.tokens > sequence.computed {
+        for index in match.pages.count..<kept.pages.count {
+          moves.append(.toDevice(hostPage: kept.pages[index], page: sequence.pages[index]))
+          returnedPageCount += 1
+        }
+        sequence.computed = kept.tokens
+      }
+      // Moves are made in order: the next one to this place comes after.
+      freeHostPages += kept.pages
+      sequence.kept = nil
     }
     running.append(sequence)
     var first = part(at: running.count - 1, count: min(budget, sequence.ready), firstNewPage: 0)
@@ -201,10 +231,25 @@ struct Scheduler {
 
   private mutating func preemptYoungest() {
     var sequence = running.removeLast()
+    let kept = keep(sequence)
     giveUp(&sequence)
+    sequence.kept = kept
     sequence.epoch += 1
     preemptionCount += 1
     waiting.insert(sequence, at: waiting.firstIndex { $0.id > sequence.id } ?? waiting.count)
+  }
+
+  /// Moves what is computed of a sequence to host memory, if that has room. Its last token is computed again, for the
+  /// logits after it.
+  private mutating func keep(_ sequence: ScheduledSequence) -> ScheduledSequence.Kept? {
+    let tokens = min(sequence.computed, sequence.tokens.count - 1)
+    let count = pages.count(forTokens: tokens)
+    // What may not be shared is wanted whole, in one go.
+    guard sequence.sharesPages, count > 0, count <= freeHostPages.count else { return nil }
+    let places = Array(freeHostPages.suffix(count))
+    freeHostPages.removeLast(count)
+    for (page, place) in zip(sequence.pages, places) { moves.append(.toHost(page: page, hostPage: place)) }
+    return ScheduledSequence.Kept(pages: places, tokens: tokens)
   }
 
   /// Takes slot and pages from a sequence: it is as if it had just come, but for the tokens it has.

@@ -43,6 +43,10 @@ package protocol StepRunner: AnyObject {
   /// Queues copies of pages, after the steps submitted so far and before those to come.
   func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws
 
+  /// Queues moves of pages to host memory and back, in their order, after the steps submitted so far and before those to
+  /// come.
+  func movePages(_ moves: [PageMove]) throws
+
   /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
   func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws
 

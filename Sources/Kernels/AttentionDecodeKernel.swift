@@ -73,7 +73,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       octets % 16 == 0 && group * octets <= 64 && traits.subgroupSize == 32
         ? 16 : octets % 8 == 0 && group <= 4 ? 8 : 2,
       group * octets <= 64 && traits.subgroupSize <= 32 ? 8 : 4,
-      isChained ? 1 : 0,
+      isChained ? 1 : 0, heads.cacheType.constant,
     ]
   }
 

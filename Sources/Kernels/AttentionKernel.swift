@@ -58,15 +58,20 @@ package struct AttentionKernel: Sendable, Hashable {
   /// Counters needed for `tileCount` tiles.
   package func counterCount(tileCount: Int) -> Int { splits == 1 ? 0 : tileCount * headGroups }
 
+  /// The shader's specialization constants.
+  package var specialization: [UInt32] {
+    [
+      UInt32(threads), UInt32(heads.headSize), UInt32(group), UInt32(tileRows), UInt32(splits),
+      next.rawValue, heads.cacheType.constant,
+    ]
+  }
+
   package func record(
     _ commands: CommandBuffer, push: AttentionPush, tileCount: Int, cache: KernelCache, traits: DeviceTraits
   ) throws {
     let pipeline = try cache.pipeline(
       "attention",
-      specialization: [
-        UInt32(threads), UInt32(heads.headSize), UInt32(group), UInt32(tileRows), UInt32(splits),
-        next.rawValue,
-      ],
+      specialization: specialization,
       pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
     commands.dispatch(pipeline, pushConstants: push, groups: (tileCount, headGroups, splits))
   }

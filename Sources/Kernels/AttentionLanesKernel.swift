@@ -33,6 +33,7 @@ package struct AttentionLanesKernel: Sendable, Hashable {
 
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
     [traits.subgroupSize, heads.headSize, group, tileRows, rounds].map { UInt32($0) }
+      + [heads.cacheType.constant]
   }
 
   package func record(

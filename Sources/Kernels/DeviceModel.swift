@@ -18,11 +18,11 @@ package final class DeviceModel: Sendable {
   /// - Parameters:
   ///   - residency: where weights stay; nil keeps all on the device.
   ///   - rowInterleave: see `WeightFormat`; nil for what suits the device.
-  ///   - readFault: called before each read of weights while the model runs; throws to make it fail: for tests.
+  ///   - reading: how weights are read while the model runs.
   ///   - onProgress: called with the bytes read from the source since the last call; may throw to stop.
   package init(
     program: Program, source: any TensorSource, cache: KernelCache, residency: WeightResidency? = nil,
-    rowInterleave: Int? = nil, readFault: (@Sendable () throws -> Void)? = nil,
+    rowInterleave: Int? = nil, reading: ReadOptions = ReadOptions(),
     onProgress: @escaping (Int) throws -> Void
   ) throws {
     let residency = residency ?? WeightResidency(residentStages: program.stages.count)
@@ -31,7 +31,7 @@ package final class DeviceModel: Sendable {
       stream = try WeightStream(
         device: cache.device,
         layout: try StreamLayout(program: program, residency: residency, source: source),
-        residency: residency, paths: source.paths, fault: readFault)
+        residency: residency, paths: source.paths, reading: reading)
     }
     let loader = try WeightLoader(
       cache: cache, source: source,
@@ -45,6 +45,7 @@ package final class DeviceModel: Sendable {
       stream: stream)
     let relative = try program.stages.enumerated().map { try builder.load($1, index: $0) }
     let (buffers, constants) = try loader.finish()
+    try stream?.measureLink()
     self.program = program
     self.stream = stream
     self.buffers = buffers + builder.hostTables

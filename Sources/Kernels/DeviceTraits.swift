@@ -15,7 +15,7 @@ package struct DeviceTraits: Sendable, Hashable {
   /// How steps are computed: it decides what of the device is used.
   package let method: StepMethod
   /// How matrices lie: see `WeightFormat`. CPU drivers have products whose lanes are rows.
-  package var rowInterleave: Int { isCPU && method.linear == .sbi ? 8 : 1 }
+  package var rowInterleave: Int { isCPU && subgroupSize <= 8 && method.linear == .sbi ? 8 : 1 }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool
   /// Whether lanes of a subgroup can read one another's registers.

@@ -63,7 +63,7 @@ package struct FlashAttentionKernel: Sendable, Hashable {
     [
       UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(heads.headSize), UInt32(fragments),
       UInt32(block), UInt32(units.m), UInt32(units.n), UInt32(units.k), loadsAhead ? 1 : 0,
-      holdsQueries ? 1 : 0,
+      holdsQueries ? 1 : 0, heads.cacheType.constant,
     ]
   }
 

@@ -2,9 +2,12 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
-/// The KV cache of one device: for every layer, pages of `KV_PAGE_TOKENS` positions, keys and values in f16.
+/// The KV cache of one device: for every layer, pages of `KV_PAGE_TOKENS` positions, keys and values.
 ///
-/// Keys lie as [page][kv head][octet of elements][position], values as [page][kv head][position][element].
+/// In f16, keys lie as [page][kv head][octet of elements][position], values as [page][kv head][position][element].
+///
+/// In q8_0, the bytes of keys lie as [page][kv head][sixteen elements][position] and their scales, float16, behind those
+/// of each kv head as [block][position]; of values as [position][element] and [position][block].
 package final class KVCache: Sendable {
   package static let pageTokens = Int(KV_PAGE_TOKENS)
   package let pageCount: Int
@@ -29,7 +32,7 @@ package final class KVCache: Sendable {
 
   /// Bytes of one page of one layer, keys and values.
   package static func pageBytes(heads: HeadLayout) -> Int {
-    2 * heads.kvHeadCount * heads.headSize * pageTokens * 2
+    2 * pageTokens * heads.kvHeadCount * heads.cacheType.byteCount(heads.headSize)
   }
 
   /// What the bytes of a page mean: pages that differ in it cannot stand for each other.
@@ -51,20 +54,20 @@ package final class KVCache: Sendable {
     }
   }
 
-  /// Copies a page to a buffer of `pageByteCount` bytes; barriers around it are the caller's.
-  package func recordRead(_ commands: CommandBuffer, page: UInt32, to buffer: Buffer) {
+  /// Copies a page to `pageByteCount` bytes of a buffer; barriers around it are the caller's.
+  package func recordRead(_ commands: CommandBuffer, page: UInt32, to buffer: Buffer, at start: Int = 0) {
     for (index, piece) in pieces(of: page).enumerated() {
       commands.copy(
-        from: piece.layer, offset: piece.offset, to: buffer, offset: index * halfPageBytes,
-        byteCount: halfPageBytes)
+        from: piece.layer, offset: piece.offset, to: buffer,
+        offset: start + index * halfPageBytes, byteCount: halfPageBytes)
     }
   }
 
   /// Copies a page from a buffer that `recordRead` filled; barriers around it are the caller's.
-  package func recordWrite(_ commands: CommandBuffer, page: UInt32, from buffer: Buffer) {
+  package func recordWrite(_ commands: CommandBuffer, page: UInt32, from buffer: Buffer, at start: Int = 0) {
     for (index, piece) in pieces(of: page).enumerated() {
       commands.copy(
-        from: buffer, offset: index * halfPageBytes, to: piece.layer, offset: piece.offset,
+        from: buffer, offset: start + index * halfPageBytes, to: piece.layer, offset: piece.offset,
         byteCount: halfPageBytes)
     }
   }

@@ -83,8 +83,9 @@ package struct LinearKernel: Sendable, Hashable {
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if lanesAreRows {
       // The same rows for any number of columns: sums of squares then do not depend on who shares a step.
-      var rows = epilogue == .queryKeyValueNorm ? 16 : rowMultiple > 2 ? rowMultiple : 24
-      rows = max(rows / traits.subgroupSize, 1) * traits.subgroupSize
+      // Pairs of rows are in one lane.
+      var rows = epilogue == .queryKeyValueNorm ? 16 : max(rowMultiple, 4 * traits.subgroupSize)
+      rows = max(rows / (2 * traits.subgroupSize), 1) * 2 * traits.subgroupSize
       return Tiling(subgroups: 1, split: 1, rows: rows, columns: columns, unroll: 1)
     }
     if traits.isCPU {

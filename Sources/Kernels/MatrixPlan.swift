@@ -71,14 +71,16 @@ private struct MatrixStep {
         // Products that share the inputs of their tiles share counters too.
         commands.dispatchBarrier()
       }
-      guard hasHeadNorms else { return }
-      var headNorm = HeadNormPush()
-      headNorm.outputs = push.outputs
-      headNorm.step = push.step
-      headNorm.extras = push.extras
-      headNorm.output_stride = push.output_stride
-      try HeadNormKernel().record(
-        commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+      if hasHeadNorms {
+        var headNorm = HeadNormPush()
+        headNorm.outputs = push.outputs
+        headNorm.step = push.step
+        headNorm.extras = push.extras
+        headNorm.output_stride = push.output_stride
+        try HeadNormKernel().record(
+          commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+      }
+      try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
 
     case .attention(let stage):
       try attention(stage)

@@ -52,3 +52,45 @@ package struct RowsKernel: Sendable, Hashable {
       pushConstants: push, groups: ((Int(push.quads) + threads - 1) / threads, rowCount, 1))
   }
 }
+
+/// Tells other devices how far this one is and waits for them (Shaders/mesh/exchange.comp).
+package struct ExchangeKernel: Sendable, Hashable {
+  package init() {}
+
+  /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 24]
+  }
+
+  package func record(
+    _ commands: CommandBuffer, push: ExchangePush, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    commands.dispatch(
+      try cache.pipeline(
+        "exchange", specialization: specialization(traits),
+        pushConstantBytes: MemoryLayout<ExchangePush>.size, subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: (1, 1, 1))
+  }
+}
+
+/// Adds up or copies what devices have left in shared memory (Shaders/mesh/sum.comp).
+package struct SumKernel: Sendable, Hashable {
+  package init() {}
+
+  package func specialization(_ traits: DeviceTraits) -> [UInt32] {
+    [UInt32(traits.invocations(traits.isCPU ? traits.subgroupSize : 256))]
+  }
+
+  package func record(
+    _ commands: CommandBuffer, push: SumPush, cache: KernelCache, traits: DeviceTraits
+  ) throws {
+    guard push.quads > 0 else { return }
+    let threads = Int(specialization(traits)[0])
+    let groups = min((Int(push.quads) + threads - 1) / threads, traits.isCPU ? 64 : 2048)
+    commands.dispatch(
+      try cache.pipeline(
+        "sum", specialization: specialization(traits), pushConstantBytes: MemoryLayout<SumPush>.size,
+        subgroupSize: traits.subgroupSize),
+      pushConstants: push, groups: (groups, 1, 1))
+  }
+}

@@ -23,7 +23,7 @@ extension PlanRecorder {
         from: workspace.address(.scratch), stride: workspace.scratchStride,
         to: port.address(layout.parts(stage: share.stage, region: region, rank: share.rank)),
         stride: layout.rowStride, count: layout.rowStride, step, shape: shape, slot: slot)
-      try step.exchange()
+      try meet(step, port: port, slot: slot)
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(layout.parts(stage: share.stage, region: region, rank: 0))
       push.rank_count = UInt32(layout.mesh.tensor)
@@ -43,7 +43,15 @@ extension PlanRecorder {
       step.commands.barrierToHost()
 
     case .receive:
-      step.wait(for: .previousStage)
+      if let signals = port.signals {
+        let source = (share.stage - 1) * share.mesh.tensor
+        try signals.record(
+          step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
+          wanted: MeshSignals.end,
+          cache: cache, traits: traits)
+      } else {
+        step.wait(for: .previousStage)
+      }
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(layout.link(into: share.stage, slot: slot.index))
       push.rank_count = 1
@@ -59,7 +67,14 @@ extension PlanRecorder {
           shape: shape, slot: slot)
         return step.commands.barrierToHost()
       }
-      try step.exchange()
+      if let signals = port.signals {
+        // The others have nothing left to do in this step.
+        try signals.record(
+          step.commands, slot: slot.index, reached: nil, devices: ranks(of: share), wanted: MeshSignals.end,
+          cache: cache, traits: traits)
+      } else {
+        try step.exchange()
+      }
       for rank in 1..<layout.mesh.tensor {
         try copyLogits(
           from: port.address(layout.logits(rank: rank)), stride: layout.logitsStride,
@@ -67,6 +82,40 @@ extension PlanRecorder {
           stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
       }
     }
+  }
+
+  /// Waits until the other ranks of the stage are as far, and have left what they have for this one.
+  private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot) throws {
+    guard let signals = port.signals else { return try step.exchange() }
+    let count = UInt32(step.nextMeeting())
+    try signals.record(
+      step.commands, slot: slot.index, reached: count, devices: ranks(of: model.program.share), wanted: count,
+      cache: cache, traits: traits)
+  }
+
+  private func ranks(of share: ModelShare) -> Range<Int> {
+    let first = share.stage * share.mesh.tensor
+    return first..<first + share.mesh.tensor
+  }
+
+  /// Before the embedding look-up: tokens that the step takes from the device must have been drawn.
+  func recordWaitForTokens(_ step: StepRecording, slot: StepSlot) throws {
+    guard let port, let signals = port.signals else { return }
+    let share = model.program.share
+    guard share.isFirstStage, !share.samples else { return }
+    let sampler = (share.mesh.pipeline - 1) * share.mesh.tensor
+    try signals.record(
+      step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
+      cache: cache,
+      traits: traits)
+  }
+
+  /// At the end of a step: whoever waits for all of it may go on.
+  func recordEndOfStep(_ step: StepRecording, slot: StepSlot) throws {
+    guard let signals = port?.signals else { return }
+    try signals.record(
+      step.commands, slot: slot.index, reached: MeshSignals.end, devices: 0..<0, wanted: MeshSignals.end,
+      cache: cache, traits: traits)
   }
 
   private func combinePush(index: Int, slot: StepSlot) -> CombinePush {

@@ -13,12 +13,13 @@ package struct MeshLayout: Sendable {
   package let vocabularies: [Range<Int>]
   package let byteCount: Int
 
+  fileprivate let boardOffset: Int
   private let partsOffset: Int
   private let linksOffset: Int
   private let logitsOffset: Int
   private let rankBytes: Int
   private let logitsRankBytes: Int
-  private let slotCount: Int
+  fileprivate let slotCount: Int
 
   /// Three regions for parts in each stage. A rank that has passed an all-reduce knows that all have read what they
   /// wanted of the one before, so two would do for those of layers, which are an even number; embeddings have the third.
@@ -37,11 +38,17 @@ package struct MeshLayout: Sendable {
     self.slotCount = slotCount
     rankBytes = 4 * rankStride
     logitsRankBytes = 4 * limits.outputs * logitsStride
-    // Tokens come first.
-    partsOffset = (4 * limits.sequences + 255) / 256 * 256
+    // Tokens come first, then the counts of devices.
+    boardOffset = (4 * limits.sequences + 255) / 256 * 256
+    partsOffset = boardOffset + (MeshBoard.byteCount(deviceCount: mesh.deviceCount) + 255) / 256 * 256
     linksOffset = partsOffset + (mesh.tensor > 1 ? mesh.pipeline * Self.regions * mesh.tensor * rankBytes : 0)
     logitsOffset = linksOffset + (mesh.pipeline - 1) * slotCount * rankBytes
     byteCount = logitsOffset + (mesh.tensor > 1 ? mesh.tensor * logitsRankBytes : 0)
+  }
+
+  /// The devices' counts in their memory.
+  package func board(in memory: HostMemory) -> MeshBoard {
+    MeshBoard(memory: memory, offset: boardOffset, deviceCount: mesh.deviceCount)
   }
 
   /// What rank `rank` of a stage leaves for an all-reduce.
@@ -60,9 +67,18 @@ package final class MeshPort: Sendable {
   package let layout: MeshLayout
   package let memory: Buffer
 
-  package init(layout: MeshLayout, memory: HostMemory, device: Device) throws {
+  /// What the device waits for others by; nil where host threads move semaphores.
+  package let signals: MeshSignals?
+
+  /// - Parameter index: the device's place in the mesh.
+  package init(layout: MeshLayout, memory: HostMemory, device: Device, index: Int, path: MeshPath) throws {
     self.layout = layout
     self.memory = try device.makeBuffer(importing: memory, label: "memory that devices share")
+    signals =
+      path == .flags
+      ? try MeshSignals(
+        device: device, flags: self.memory.address + UInt64(layout.boardOffset), own: index,
+        deviceCount: layout.mesh.deviceCount, slotCount: layout.slotCount) : nil
   }
 
   /// The last token of each sequence.

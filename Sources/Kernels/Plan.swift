@@ -124,6 +124,10 @@ package final class PlanRecorder {
       data.rotated_size = UInt32(weights.stage.rope.rotatedSize)
       data.rope_magnitude = weights.stage.rope.magnitude
       data.norm_epsilon = weights.stage.queryNorm?.epsilon ?? 0
+      if heads.cacheType != .f16 {
+        data.fresh = workspace.address(.fresh)
+        data.fresh_stride = UInt32(CacheWriteKernel.width(heads))
+      }
     case .residualProjection(let weights):
       data.post_norm = weights.postNorm
       data.norm_epsilon = weights.stage.postNorm?.epsilon ?? 0
@@ -174,6 +178,7 @@ package final class PlanRecorder {
     keepAlive(recording.commands, slot: slot)
     chain?.keepAlive(recording.commands)
     var state = RecordingState()
+    try recordWaitForTokens(recording, slot: slot)
     if shape.usesMatrixUnits {
       try recordOnMatrixUnits(recording, shape: shape, slot: slot, onStage: onStage)
     } else if !traits.method.fuses {
@@ -191,8 +196,17 @@ package final class PlanRecorder {
       }
     }
     for part in recording.parts { keepAlive(part.commands, slot: slot) }
-    let commands = recording.commands
-    guard shape.outputs > 0, model.program.share.samples else { return }
+    if shape.outputs > 0, model.program.share.samples {
+      try recordOutputs(recording.commands, shape: shape, slot: slot, bestCount: state.bestCount)
+      onStage(nil)
+    }
+    try recordEndOfStep(recording, slot: slot)
+  }
+
+  /// What is done with the logits.
+  private func recordOutputs(
+    _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot, bestCount: Int
+  ) throws {
     var push = SamplePush()
     push.logits = workspace.address(.logits)
     push.step = slot.stepAddress
@@ -203,11 +217,10 @@ package final class PlanRecorder {
     push.vocabulary = UInt32(model.program.vocabularySize)
     push.logits_stride = UInt32(workspace.logitsStride)
     push.best = workspace.address(.best)
-    push.best_count = UInt32(state.bestCount)
+    push.best_count = UInt32(bestCount)
     try shape.output.record(
       commands, push: push, outputCount: shape.outputs, cache: cache, traits: traits)
     commands.dispatchBarrier()
-    onStage(nil)
     commands.barrierToHost()
   }
 
@@ -258,7 +271,8 @@ package final class PlanRecorder {
       AttentionDecodeKernel(
         heads: model.program.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, traits: traits) != nil
     else { return nil }
-    return try StageChain(device: cache.device, stageCount: model.stages.count)
+    let quantised = model.program.heads.cacheType == .f16 ? 0 : model.program.layerCount
+    return try StageChain(device: cache.device, stageCount: model.stages.count + quantised)
   }
 
   private func record(
@@ -302,6 +316,9 @@ package final class PlanRecorder {
         case .store: state.bestCount = products.count == 1 ? groups : 0
         case .gated, .queryKeyValue, .queryKeyValueNorm, .partial: break
         }
+      }
+      if case .queryKeyValue(let weights) = stage {
+        try recordCacheWrite(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
       }
     }
   }

@@ -27,6 +27,7 @@ package final class StepRecording {
   package private(set) var commands: CommandBuffer
   package private(set) var parts: [Part]
   private let next: (() throws -> CommandBuffer)?
+  private var meetings = 0
   private let arrival: ((Int, CommandBuffer) throws -> Void)?
   private let stamps: Stamps?
 
@@ -62,8 +63,14 @@ package final class StepRecording {
   /// What follows in this part waits for another device.
   func wait(for wait: MeshWait) { parts[parts.count - 1].waits.append(wait) }
 
+  /// The number of the next of the step's meetings with other devices, from 1 on.
+  func nextMeeting() -> Int {
+    meetings += 1
+    return meetings
+  }
+
   /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
-  func exchange() throws {
+  package func exchange() throws {
     guard let next else { throw KernelError.unsupported("a collective was recorded for one device alone") }
     commands.barrierToHost()
     writeEnd()

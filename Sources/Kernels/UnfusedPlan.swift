@@ -102,6 +102,8 @@ private struct UnfusedStep {
         try bias(weights.bias + UInt64(4 * matrix.rowOffset), scratch(matrix.rowOffset), width: matrix.rows)
       }
       try heads(weights, index)
+      try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
+      commands.dispatchBarrier()
 
     case .residualProjection(let weights):
       try products(index)

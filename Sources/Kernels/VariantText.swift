@@ -24,17 +24,18 @@ extension KernelCache.Variant {
 
   /// The constants of each shader in the order of their ids; the shaders say more.
   private static let constants: [String: [String]] = [
-    "attention": ["threads", "head size", "group", "tile rows", "splits", "next"],
+    "attention": ["threads", "head size", "group", "tile rows", "splits", "next", "cache"],
     "attention_decode": [
       "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
-      "value batch",
+      "value batch", "chained", "cache",
     ],
-    "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds"],
+    "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds", "cache"],
+    "cache_write": ["threads", "chained"],
     "copy": ["threads", "loads"],
     "elementwise": ["threads", "operation", "activation"],
     "embed": ["threads", "next"],
     "flash": [
-      "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held",
+      "threads", "subgroups", "head size", "fragments", "block", "m", "n", "k", "ahead", "held", "cache",
     ],
     "headnorm": ["threads"],
     "heads": ["threads", "rotate", "store"],
@@ -57,6 +58,8 @@ extension KernelCache.Variant {
     ],
     "read": ["threads", "loads"],
     "repack": ["threads"],
+    "exchange": ["threads", "patience"],
+    "sum": ["threads"],
     "sample": ["threads", "subgroups"],
     "score": ["threads", "subgroups"],
   ]

@@ -1,16 +1,10 @@
 import Dispatch
 import Glibc
-import ModelFiles
 import Synchronization
 import VulkanRuntime
 
-/// Why weights could not be read while a model ran, in one line.
-package struct WeightReadError: Error, CustomStringConvertible, Sendable {
-  package let description: String
-}
-
 /// Reads units of weights from a model's files into pinned memory, in the order asked for, on a thread of its own with
-/// many reads under way; a semaphore tells the device which are there.
+/// many reads under way, also of several units; a semaphore tells the device which are there.
 ///
 /// Copies that wait for a read must not wait forever: one that fails counts as done, and `failure` says which it was.
 /// What follows is not read until `recover`.
@@ -19,14 +13,15 @@ final class WeightFileReader: Sendable {
   let slots: [Buffer]
   /// Counts reads.
   let done: TimelineSemaphore
-  private let files: [File]
+  /// How files are read, in a few words.
+  let method: String
+  /// Bytes a second that the files gave when they were tried; 0 if they were not.
+  let rate: Double
   private let state = Mutex(State())
   private let wake = DispatchSemaphore(value: 0)
   private let ended = DispatchSemaphore(value: 0)
-  /// Called before each read of a piece; throws to make it fail: for tests.
-  private let fault: (@Sendable () throws -> Void)?
 
-  private struct Request: Sendable {
+  fileprivate struct Request: Sendable {
     var number: UInt64
     var extents: [StreamLayout.Extent]
     /// What must have been copied before the slot is free.
@@ -41,71 +36,61 @@ final class WeightFileReader: Sendable {
     var busySeconds = 0.0
   }
 
-  /// An open file, and what it was when it was opened.
-  fileprivate struct File: Sendable {
-    var path: String
-    var descriptor: Int32
-    var size: Int
-    var modified: timespec
-
-    init(path: String) throws {
-      self.path = path
-      descriptor = open(path, O_RDONLY | O_CLOEXEC)
-      guard descriptor >= 0 else {
-        throw WeightReadError(description: "\(path): cannot be opened: \(String(cString: strerror(errno)))")
+  init(device: Device, paths: [String], slotBytes: Int, slotCount: Int, options: ReadOptions) throws {
+    var files: [WeightFile] = []
+    do {
+      for path in paths { files.append(try WeightFile(path: path, usesDirect: options.usesDirect)) }
+      slots = try (0..<slotCount).map {
+        try Self.pinned(device, byteCount: slotBytes, label: "weights read \($0)")
       }
-      var status = stat()
-      fstat(descriptor, &status)
-      (size, modified) = (Int(status.st_size), status.st_mtim)
-    }
-
-    /// Throws if the file is no longer what it was.
-    func check() throws {
-      var status = stat()
-      guard fstat(descriptor, &status) == 0 else {
-        throw WeightReadError(description: "\(path): cannot be examined: \(String(cString: strerror(errno)))")
-      }
-      guard Int(status.st_size) == size, status.st_mtim.tv_sec == modified.tv_sec,
-        status.st_mtim.tv_nsec == modified.tv_nsec
-      else {
+      done = try device.makeSemaphore()
+      var worker = try ReadWorker(files: files, slots: slots, options: options)
+      rate = try worker.measure()
+      method = worker.method
+      // The thread holds the reader until `end`.
+      let held = Unmanaged.passRetained(Start(reader: self, worker: worker))
+      var handle = pthread_t()
+      let result = pthread_create(
+        &handle, nil,
+        { argument in
+          if let argument {
+            let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+            start.reader.run(start.worker)
+          }
+          return nil
+        }, held.toOpaque())
+      guard result == 0 else {
+        held.release()
         throw WeightReadError(
-          description:
-            "\(path): the file was changed while its weights are read from it; load the model again")
+          description: "no thread to read weights with: \(String(cString: strerror(result)))")
       }
+      pthread_detach(handle)
+    } catch {
+      for file in files { file.close() }
+      throw error
     }
   }
 
-  private static let pieceBytes = 2 << 20
-  private static let readers = 8
+  private final class Start {
+    let reader: WeightFileReader
+    let worker: ReadWorker
 
-  init(
-    device: Device, paths: [String], slotBytes: Int, slotCount: Int, fault: (@Sendable () throws -> Void)?
-  ) throws {
-    self.fault = fault
-    files = try paths.map { try File(path: $0) }
-    slots = try (0..<slotCount).map {
-      try device.makeBuffer(byteCount: slotBytes, memory: .upload, label: "weights read \($0)")
+    init(reader: WeightFileReader, worker: ReadWorker) {
+      self.reader = reader
+      self.worker = worker
     }
-    done = try device.makeSemaphore()
-    // The thread holds the reader until `end`.
-    let held = Unmanaged.passRetained(self)
-    var handle = pthread_t()
-    let result = pthread_create(
-      &handle, nil,
-      { argument in
-        if let argument { Unmanaged<WeightFileReader>.fromOpaque(argument).takeRetainedValue().run() }
-        return nil
-      }, held.toOpaque())
-    guard result == 0 else {
-      held.release()
-      throw WeightReadError(
-        description: "no thread to read weights with: \(String(cString: strerror(result)))")
-    }
-    pthread_detach(handle)
   }
 
-  deinit {
-    for file in files { close(file.descriptor) }
+  /// Memory that the device copies from and files are read into. Where the device can import memory it is the process's
+  /// own, which the system can read into directly; what a driver maps often is not.
+  private static func pinned(_ device: Device, byteCount: Int, label: String) throws -> Buffer {
+    if let alignment = device.capabilities.externalMemoryHostAlignment,
+      let memory = try? HostMemory(byteCount: byteCount, alignment: Int(clamping: alignment)),
+      let buffer = try? device.makeBuffer(importing: memory, label: label)
+    {
+      return buffer
+    }
+    return try device.makeBuffer(byteCount: byteCount, memory: .upload, label: label)
   }
 
   /// Ends the thread, once it has served what it was asked for.
@@ -129,98 +114,67 @@ final class WeightFileReader: Sendable {
   /// Forgets a failure, once nothing waits for reads any more.
   func recover() { state.withLock { $0.failure = nil } }
 
-  /// Bytes read so far, and the seconds that took.
+  /// Bytes read so far, and the seconds for which reads were under way.
   var readings: (bytes: Int, seconds: Double) { state.withLock { ($0.bytes, $0.busySeconds) } }
 
-  private func run() {
-    defer { ended.signal() }
+  // MARK: - The thread
+
+  private func run(_ start: ReadWorker) {
+    var worker = start
+    // The next unit, while its slot is not free.
+    var next: Request?
+    var isEnding = false
+    defer {
+      worker.close()
+      ended.signal()
+    }
     while true {
-      wake.wait()
-      let (request, isEnding) = state.withLock { state in
-        (state.requests.isEmpty ? nil : state.requests.removeFirst(), state.isEnding)
-      }
-      guard let request else {
-        if isEnding { return }
-        continue
-      }
-      do {
-        if state.withLock({ $0.failure == nil && !$0.isEnding }) { try serve(request) }
-      } catch {
-        state.withLock { $0.failure = $0.failure ?? (request.number, error) }
-      }
-      try? done.signal(request.number)
-      if isEnding { wake.signal() }
-    }
-  }
-
-  private func serve(_ request: Request) throws {
-    if request.free.value > 0 { _ = try request.free.semaphore.wait(for: request.free.value) }
-    let start = ContinuousClock.now
-    let slot = slots[Int(request.number % UInt64(slots.count))]
-    guard let base = slot.contents else { throw WeightReadError(description: "pinned memory is not mapped") }
-    for file in Set(request.extents.map(\.file)) { try files[file].check() }
-    var pieces: [(file: Int, offset: UInt64, count: Int, place: Int)] = []
-    for extent in request.extents {
-      for run in 0..<extent.byteCount / max(extent.runBytes, 1) {
-        let place = extent.place + run * extent.runBytes
-        let offset = extent.offset + UInt64(run * extent.stride)
-        for start in stride(from: 0, to: extent.runBytes, by: Self.pieceBytes) {
-          pieces.append(
-            (
-              extent.file, offset + UInt64(start), min(Self.pieceBytes, extent.runBytes - start),
-              place + start
-            ))
+      if next == nil {
+        if isEnding {
+          if worker.isIdle { return }
+        } else if worker.isIdle {
+          wake.wait()
+          (next, isEnding) = takeRequest()
+        } else if wake.wait(timeout: .now()) == .success {
+          (next, isEnding) = takeRequest()
         }
       }
-    }
-    let target = Target(base: base)
-    let all = pieces
-    let next = Atomic(0)
-    let failed = Mutex<(any Error)?>(nil)
-    DispatchQueue.concurrentPerform(iterations: min(Self.readers, all.count)) { _ in
-      while true {
-        let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-        guard index < all.count, failed.withLock({ $0 == nil }) else { return }
-        do {
-          try fault?()
-          try files[all[index].file].read(all[index], to: target.base + all[index].place)
-        } catch {
-          failed.withLock { $0 = $0 ?? error }
+      if let request = next, isFree(request, waits: worker.isIdle) {
+        next = nil
+        if state.withLock({ $0.failure == nil }) {
+          worker.start(number: request.number, extents: request.extents)
+        } else {
+          worker.skip(number: request.number)
         }
       }
-    }
-    if let error = failed.withLock({ $0 }) { throw error }
-    let seconds = (ContinuousClock.now - start) / .seconds(1)
-    state.withLock {
-      $0.bytes += all.reduce(0) { $0 + $1.count }
-      $0.busySeconds += seconds
+      guard !worker.isIdle else { continue }
+      let start = ContinuousClock.now
+      let outcomes = worker.advance()
+      let seconds = (ContinuousClock.now - start) / .seconds(1)
+      state.withLock { state in
+        state.busySeconds += seconds
+        for outcome in outcomes {
+          state.bytes += outcome.bytes
+          if let error = outcome.error { state.failure = state.failure ?? (outcome.number, error) }
+        }
+      }
+      for outcome in outcomes { try? done.signal(outcome.number) }
     }
   }
 
-  private struct Target: @unchecked Sendable {
-    var base: UnsafeMutableRawPointer
-  }
-}
-
-extension WeightFileReader.File {
-  fileprivate func read(
-    _ piece: (file: Int, offset: UInt64, count: Int, place: Int), to target: UnsafeMutableRawPointer
-  ) throws {
-    var done = 0
-    while done < piece.count {
-      let count = pread(descriptor, target + done, piece.count - done, off_t(piece.offset) + off_t(done))
-      if count < 0, errno == EINTR { continue }
-      guard count >= 0 else {
-        throw WeightReadError(
-          description: "\(path): cannot be read at byte \(Int(piece.offset) + done): "
-            + "\(String(cString: strerror(errno))); check the disk")
-      }
-      guard count > 0 else {
-        throw WeightReadError(
-          description:
-            "\(path): ends at byte \(Int(piece.offset) + done): the file was cut short while in use")
-      }
-      done += count
+  /// The oldest request; without one, whether the thread is to end.
+  private func takeRequest() -> (request: Request?, isEnding: Bool) {
+    state.withLock { state in
+      state.requests.isEmpty ? (nil, state.isEnding) : (state.requests.removeFirst(), false)
     }
+  }
+
+  /// Whether a unit's slot can be read into; with `waits`, once it can.
+  private func isFree(_ request: Request, waits: Bool) -> Bool {
+    let (semaphore, value) = request.free
+    guard value > 0 else { return true }
+    // An error is a lost device, of which whoever waits for it hears.
+    guard waits else { return ((try? semaphore.value) ?? .max) >= value }
+    return (try? semaphore.wait(for: value)) ?? true
   }
 }

@@ -128,11 +128,14 @@ package struct StreamLayout: Sendable {
         let bytes = part.slice.rows.count * rowBytes
         let start =
           part.slice.rows.lowerBound * tensor.rowBytes + columns.lowerBound / type.blockSize * type.blockBytes
+        let offset = tensor.offset + UInt64(start)
+        // Reads that pass the page cache by are of whole pages: bytes stand in the unit as they do in those.
+        let place = byteCount + Int(offset % UInt64(Self.pageBytes))
         extents.append(
           Extent(
-            file: tensor.file, offset: tensor.offset + UInt64(start), byteCount: bytes, place: byteCount,
+            file: tensor.file, offset: offset, byteCount: bytes, place: place,
             runBytes: rowBytes == tensor.rowBytes ? bytes : rowBytes, stride: tensor.rowBytes))
-        byteCount += Self.aligned(bytes + 8)
+        byteCount = (place + bytes + 8 + Self.pageBytes - 1) / Self.pageBytes * Self.pageBytes
       }
     }
     byteCount = Self.aligned(byteCount)
@@ -163,6 +166,9 @@ package struct StreamLayout: Sendable {
     units[unit].byteCount += byteCount
     if let unpacked { unpackedBytes = max(unpackedBytes, unpacked + Self.aligned(spec.byteCount)) }
   }
+
+  /// What direct reads of files are multiples of, in the file and in memory.
+  static let pageBytes = 4096
 
   private static func aligned(_ count: Int) -> Int { (count + 255) / 256 * 256 }
 

@@ -33,7 +33,17 @@ package final class WeightStream: @unchecked Sendable {
   private let arena: MemoryArena
   package private(set) var hostBytes = 0
   /// Bytes copied so far.
-  package private(set) var copiedBytes = 0
+  private var copiedBytes = 0
+  /// Bytes a second that a copy to the device alone reaches; 0 before `measureLink`.
+  private var linkRate = 0.0
+  /// What `activity` has to know, from any thread.
+  private let flow = Mutex(Flow())
+
+  private struct Flow: Sendable {
+    var queued: UInt64 = 0
+    /// Reads that units wait for.
+    var reads: [(unit: UInt64, read: UInt64)] = []
+  }
 
   private struct Copy: Hashable {
     var unit: Int
@@ -45,7 +55,7 @@ package final class WeightStream: @unchecked Sendable {
 
   package init(
     device: Device, layout: StreamLayout, residency: WeightResidency, paths: [String],
-    fault: (@Sendable () throws -> Void)? = nil
+    reading: ReadOptions = ReadOptions()
   ) throws {
     self.device = device
     self.layout = layout
@@ -65,7 +75,7 @@ package final class WeightStream: @unchecked Sendable {
     if layout.largestFileUnit > 0 {
       reader = try WeightFileReader(
         device: device, paths: paths, slotBytes: layout.largestFileUnit, slotCount: Self.readSlots,
-        fault: fault)
+        options: reading)
       hostBytes += Self.readSlots * layout.largestFileUnit
     } else {
       reader = nil
@@ -230,6 +240,13 @@ package final class WeightStream: @unchecked Sendable {
     let commands = try copyCommands(Copy(unit: unit, slot: slot))
     try device.transferQueue.submit([commands], wait: waits, signal: [(copied, count + 1)])
     count += 1
+    let (queued, read) = (count, layout.units[unit].tier == .file ? readCount : nil)
+    flow.withLock { flow in
+      flow.queued = queued
+      if let read { flow.reads.append((queued, read)) }
+      // More than a step's would be of no use.
+      if flow.reads.count > 1024 { flow.reads.removeFirst(512) }
+    }
     copiedBytes += layout.units[unit].byteCount
     if layout.units[unit].tier == .file { slotUse[slot] = count }
   }
@@ -263,30 +280,53 @@ package final class WeightStream: @unchecked Sendable {
   /// Makes ready for the next request after a failure; nothing may be in flight.
   package func recover() { reader?.recover() }
 
-  /// Bytes read from the file so far, and the seconds that took.
-  package var readings: (bytes: Int, seconds: Double) { reader?.readings ?? (0, 0) }
-
   // MARK: - Measuring
 
-  /// Bytes a second that the link copies to the device: the largest unit, over and over.
-  package func linkRate(repetitions: Int = 6) throws -> Double {
-    let staging = try device.makeBuffer(
-      byteCount: min(ring.byteCount, 64 << 20), memory: .upload, label: "link test")
+  /// What streams, how fast it could, and what it did.
+  package var figures: StreamFigures {
+    StreamFigures(
+      hostBytes: layout.byteCount(from: .host), fileBytes: layout.byteCount(from: .file), linkRate: linkRate,
+      diskRate: reader?.rate ?? 0, readMethod: reader?.method, copiedBytes: copiedBytes,
+      readBytes: reader?.readings.bytes ?? 0)
+  }
+
+  /// Measures how fast the link copies to the device; nothing may be in flight.
+  func measureLink() throws {
+    guard let source = images.lazy.compactMap({ $0?.buffer }).first ?? reader?.slots[0] else { return }
+    let byteCount = min(ring.byteCount, source.byteCount, 64 << 20)
     let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
     try commands.begin()
     for _ in 0..<4 {
-      commands.copy(from: staging, offset: 0, to: ring, offset: 0, byteCount: staging.byteCount)
+      commands.copy(from: source, offset: 0, to: ring, offset: 0, byteCount: byteCount)
       commands.barrier()
     }
     try commands.end()
     try device.waitIdle()
-    var best = 0.0
-    for _ in 0..<repetitions {
+    for _ in 0..<(device.physical.kind == .cpu ? 2 : 6) {
       let start = ContinuousClock.now
       try device.transferQueue.submit([commands])
       try device.transferQueue.waitIdle()
-      best = max(best, Double(4 * staging.byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
+      linkRate = max(linkRate, Double(4 * byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
     }
-    return best
   }
+
+  /// What the device does now. Can be asked by any thread.
+  func activity() -> Activity {
+    guard let used = try? consumed.value, let arrived = try? copied.value else { return .idle }
+    let (queued, read) = flow.withLock { flow in
+      (flow.queued, flow.reads.last { $0.unit == arrived + 1 }?.read)
+    }
+    if used >= queued { return .idle }
+    if used < arrived { return .computing }
+    guard let read, let reader, let done = try? reader.done.value, done < read else { return .waitingForLink }
+    return .waitingForDisk
+  }
+
+  /// How often all units have been computed with. Can be asked by any thread.
+  package var passes: Double {
+    Double((try? consumed.value) ?? 0) / Double(max(layout.units.count, 1))
+  }
+
+  /// Watches what the device waits for, until it is ended.
+  package func watch() -> StreamWatch { StreamWatch(self) }
 }

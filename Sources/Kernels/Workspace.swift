@@ -48,6 +48,8 @@ package final class Workspace: Sendable {
     case residual, queries, scratch, partials, logits, best, counters, lastTokens
     /// Inputs of products, float32 or blocks of bytes, and the scales of blocks.
     case normed, normedScales, squares, attention, attentionScales, hidden, hiddenScales
+    /// New keys and values, float32, where the cache is quantised.
+    case fresh
     /// Inputs of an unfused step's products, in blocks of bytes.
     case quantised, quantisedScales
   }
@@ -171,6 +173,7 @@ package final class Workspace: Sendable {
           case .logits: limits.outputs * logitsStride
           case .counters: counters
           case .lastTokens: limits.sequences
+          case .fresh: heads.cacheType == .f16 ? 0 : limits.rows * CacheWriteKernel.width(heads)
           }
         offsets.append(byteCount)
         byteCount += (max(floats, 1) * 4 + 255) / 256 * 256

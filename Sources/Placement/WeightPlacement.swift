@@ -49,6 +49,9 @@ package struct WeightPlacement: Sendable {
   /// What small data takes beside matrices: norms, rope tables, and the staging memory of loading.
   private static let smallBytes = 6 << 20
 
+  /// What goes between host and device beside weights: steps, results, logits.
+  private static let smallHostBytes = 1 << 20
+
   /// - Parameters:
   ///   - fixed: device bytes that cache, activations and all else take.
   ///   - prefetch, rowInterleave: see `WeightResidency`.
@@ -79,7 +82,7 @@ package struct WeightPlacement: Sendable {
       }
       let host =
         layout.byteCount(from: .host) + table + WeightStream.readSlots * layout.largestFileUnit
-        + 2 * WeightLoader.smallSlotBytes
+        + 2 * WeightLoader.smallSlotBytes + Self.smallHostBytes
       guard host <= budget.host else {
         needed = host
         if fromFile || budget.from == .host {
@@ -159,7 +162,9 @@ package struct WeightPlacement: Sendable {
     Self.shareTable(program, &residency)
     if usesFile {
       // From the file: all of it, or as many layers as the host has no room for.
-      var hostLeft = from == .file ? 0 : host - 3 * unit - 2 * WeightLoader.smallSlotBytes
+      var hostLeft =
+        from == .file
+        ? 0 : host - WeightStream.readSlots * unit - 2 * WeightLoader.smallSlotBytes - smallHostBytes
       if from != .file {
         for (index, stage) in program.stages.enumerated() {
           if case .embed = stage, residency.tiers[index] == .host { hostLeft -= bytes(index) }

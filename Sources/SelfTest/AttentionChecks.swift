@@ -17,7 +17,9 @@ struct AttentionChecks {
       for (headCount, kvHeadCount) in layouts {
         // Coprime cycles: every value meets every other.
         let attempt = Attempt(
-          heads: HeadLayout(headCount: headCount, kvHeadCount: kvHeadCount, headSize: headSize),
+          heads: HeadLayout(
+            headCount: headCount, kvHeadCount: kvHeadCount, headSize: headSize,
+            cacheType: headSize.isMultiple(of: 32) && turn % 2 == 0 ? .q8_0 : .f16),
           tileRows: [1, 2, 4, 8, 3][turn % 5],
           contexts: [[300, 1], [33, 32, 31], [100], [257, 64]][turn % 4],
           window: [nil, 7, nil, 40, 150][turn % 5], softcap: [nil, 2, nil][turn % 3],
@@ -131,7 +133,7 @@ struct AttentionChecks {
     let heads = attempt.heads
     let name =
       "attention head \(heads.headSize), \(heads.headCount)/\(heads.kvHeadCount) heads, contexts \(attempt.contexts), "
-      + kernel.text + ", to \(attempt.next)"
+      + "\(heads.cacheType), " + kernel.text + ", to \(attempt.next)"
       + (attempt.window.map { ", window \($0)" } ?? "") + (attempt.softcap.map { ", softcap \($0)" } ?? "")
     guard bench.wants(name) else { return }
     var random = bench.random(name)

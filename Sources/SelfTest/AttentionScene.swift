@@ -38,25 +38,15 @@ struct AttentionScene {
     }
     let pages = PageTable(
       sequenceCount: contexts.count, pagesPerSequence: pagesPerSequence, rows: rows, &random)
-    let kvWidth = heads.kvHeadCount * heads.headSize
     queryWidth = heads.headCount * heads.headSize
     queries = random.normals(rows.count * queryWidth)
     var keys: [[Double]] = []
     var values: [[Double]] = []
-    let cacheHalves = pages.pageCount * pages.tokens * kvWidth
-    var keyHalves = [UInt16](repeating: UInt16(MemoryImage.poison >> 16), count: cacheHalves)
-    var valueHalves = keyHalves
+    var cache = CacheImage(heads: heads, pages: pages)
     for (sequence, context) in contexts.enumerated() {
-      let sequenceKeys = random.normals(context * kvWidth).map(\.halfBits)
-      let sequenceValues = random.normals(context * kvWidth).map(\.halfBits)
-      for index in 0..<context * kvWidth {
-        let place = pages.place(
-          sequence: sequence, position: index / kvWidth, element: index % kvWidth, heads: heads)
-        keyHalves[place.key] = sequenceKeys[index]
-        valueHalves[place.value] = sequenceValues[index]
-      }
-      keys.append(sequenceKeys.map { Double(Float(half: $0)) })
-      values.append(sequenceValues.map { Double(Float(half: $0)) })
+      let (sequenceKeys, sequenceValues) = cache.fill(sequence: sequence, positions: context, &random)
+      keys.append(sequenceKeys)
+      values.append(sequenceValues)
     }
     self.keys = keys
     self.values = values
@@ -64,8 +54,8 @@ struct AttentionScene {
     let step = StepContents(rows: rows, outputs: [], samples: [], tileRows: tileRows)
     tileCount = step.tiles.count
     queryAddress = image.add(queries).address
-    keyAddress = image.add(structs: keyHalves).address
-    valueAddress = image.add(structs: valueHalves).address
+    keyAddress = image.add(structs: cache.keys).address
+    valueAddress = image.add(structs: cache.values).address
     tableAddress = image.add(pages.table).address
     stepAddress = image.addStep(rows, tileCount: step.tiles.count).address
     tileAddress = image.add(structs: step.tiles).address
@@ -79,5 +69,67 @@ struct AttentionScene {
         stage, queries: indices.flatMap { queries[$0 * queryWidth..<($0 + 1) * queryWidth] },
         positions: indices.map { Int(rows[$0].position) }, keys: keys[sequence], values: values[sequence])
     }
+  }
+}
+
+/// The pages of a KV cache as the host fills them.
+private struct CacheImage {
+  let heads: HeadLayout
+  let pages: PageTable
+  private(set) var keys: [UInt8]
+  private(set) var values: [UInt8]
+
+  /// Pages of NaNs.
+  init(heads: HeadLayout, pages: PageTable) {
+    self.heads = heads
+    self.pages = pages
+    let count = pages.pageCount * KVCache.pageBytes(heads: heads) / 2
+    // Halves of a poisoned word.
+    keys = (0..<count).map { UInt8(truncatingIfNeeded: MemoryImage.poison >> (8 * UInt32($0 % 2))) }
+    values = keys
+  }
+
+  /// Random keys and values, [position][kv head][element], as the cache rounds them.
+  mutating func fill(
+    sequence: Int, positions: Int, _ random: inout SeededRandom
+  ) -> (keys: [Double], values: [Double]) {
+    let width = heads.kvHeadCount * heads.headSize
+    let newKeys = random.normals(positions * width)
+    let newValues = random.normals(positions * width)
+    var rounded = (keys: [Double](), values: [Double]())
+    for index in newKeys.indices {
+      let (position, element) = index.quotientAndRemainder(dividingBy: width)
+      switch heads.cacheType {
+      case .f16:
+        let place = pages.place(sequence: sequence, position: position, element: element, heads: heads)
+        rounded.keys.append(Self.store(newKeys[index].halfBits, at: 2 * place.key, in: &keys))
+        rounded.values.append(Self.store(newValues[index].halfBits, at: 2 * place.value, in: &values))
+      case .q8_0:
+        let place = pages.quantisedPlace(
+          sequence: sequence, position: position, element: element, heads: heads)
+        // A block's scale is any: that of its first element.
+        let block = index / 32 * 32
+        let keyScale = (abs(newKeys[block]) / 64 + 0.01).halfBits
+        let valueScale = (abs(newValues[block]) / 64 + 0.01).halfBits
+        let key = Self.store(newKeys[index], at: place.key, in: &keys)
+        let value = Self.store(newValues[index], at: place.value, in: &values)
+        rounded.keys.append(key * Self.store(keyScale, at: place.keyScale, in: &keys))
+        rounded.values.append(value * Self.store(valueScale, at: place.valueScale, in: &values))
+      }
+    }
+    return rounded
+  }
+
+  private static func store(_ half: UInt16, at byte: Int, in bytes: inout [UInt8]) -> Double {
+    bytes[byte] = UInt8(truncatingIfNeeded: half)
+    bytes[byte + 1] = UInt8(half >> 8)
+    return Double(Float(half: half))
+  }
+
+  /// A normal number as a signed byte.
+  private static func store(_ normal: Float, at byte: Int, in bytes: inout [UInt8]) -> Double {
+    let rounded = Int8(max(-127, min(127, (normal * 50).rounded())))
+    bytes[byte] = UInt8(bitPattern: rounded)
+    return Double(rounded)
   }
 }

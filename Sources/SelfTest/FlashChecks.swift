@@ -36,7 +36,9 @@ struct FlashChecks {
         // Each list has its own period, so that every value meets others in each head size.
         let (contexts, fresh) = sequences[turn % sequences.count]
         let attempt = Attempt(
-          heads: HeadLayout(headCount: headCount, kvHeadCount: kvHeadCount, headSize: headSize),
+          heads: HeadLayout(
+            headCount: headCount, kvHeadCount: kvHeadCount, headSize: headSize,
+            cacheType: headSize.isMultiple(of: 32) && turn % 2 == 0 ? .q8_0 : .f16),
           contexts: contexts, fresh: fresh, window: [nil, 7, nil, 40, 150, nil, 33][turn % 7],
           softcap: [nil, 2, nil, nil][turn % 4])
         turn += 1
@@ -58,6 +60,7 @@ struct FlashChecks {
     let heads = attempt.heads
     let name =
       "flash head \(heads.headSize), \(heads.headCount)/\(heads.kvHeadCount) heads, contexts \(attempt.contexts), "
+      + "\(heads.cacheType), "
       + "last \(attempt.fresh), subgroups \(kernel.subgroups), block \(kernel.block)"
       + (kernel.holdsQueries ? "" : ", shared queries")
       + (attempt.window.map { ", window \($0)" } ?? "") + (attempt.softcap.map { ", softcap \($0)" } ?? "")

@@ -13,6 +13,8 @@ struct HeadOutputs {
   private let keys: MemoryImage.Region
   private let values: MemoryImage.Region
   private let scratch: MemoryImage.Region
+  /// Where keys and values wait to be quantised.
+  private let fresh: MemoryImage.Region?
 
   init(
     stage: QueryKeyValueStage, weights: DeviceStage.QueryKeyValue, tokenCount: Int,
@@ -45,6 +47,15 @@ struct HeadOutputs {
     extras.rotated_size = UInt32(stage.rope.rotatedSize)
     extras.rope_magnitude = stage.rope.magnitude
     extras.norm_epsilon = stage.queryNorm?.epsilon ?? 0
+    if CacheWriteKernel(heads: heads) != nil {
+      let width = CacheWriteKernel.width(heads)
+      let fresh = image.addPoisoned(tokenCount * width)
+      extras.fresh = fresh.address
+      extras.fresh_stride = UInt32(width)
+      self.fresh = fresh
+    } else {
+      fresh = nil
+    }
     self.extras = extras
   }
 
@@ -66,10 +77,15 @@ struct HeadOutputs {
     let kvWidth = stage.heads.kvHeadCount * stage.heads.headSize
     for (column, row) in pages.rows.enumerated() {
       for element in 0..<kvWidth {
-        let place = pages.place(of: row, element: element, heads: stage.heads)
-        found.append(outcome.half(keys, place.key))
+        if let fresh {
+          found.append(outcome.float(fresh, 2 * column * kvWidth + element))
+          found.append(outcome.float(fresh, (2 * column + 1) * kvWidth + element))
+        } else {
+          let place = pages.place(of: row, element: element, heads: stage.heads)
+          found.append(outcome.half(keys, place.key))
+          found.append(outcome.half(values, place.value))
+        }
         expectedCache.append(expected.keys[column * kvWidth + order.source(element)])
-        found.append(outcome.half(values, place.value))
         expectedCache.append(expected.values[column * kvWidth + element])
       }
     }

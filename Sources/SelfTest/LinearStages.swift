@@ -46,7 +46,8 @@ struct LinearStages {
       }
     }
     let heads = [(2, 1, 16), (3, 1, 64), (4, 2, 80), (2, 2, 96)].map {
-      HeadLayout(headCount: $0, kvHeadCount: $1, headSize: $2)
+      HeadLayout(
+        headCount: $0, kvHeadCount: $1, headSize: $2, cacheType: $2 == 96 ? .q8_0 : .f16)
     }
     let kinds: [(String, Rope.Pairing, part: Bool, bias: Bool, headNorm: Bool)] = [
       ("qkv", .adjacent, false, false, false),

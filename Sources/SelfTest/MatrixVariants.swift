@@ -37,13 +37,15 @@ extension PipelineVariants {
 
   var flash: [PipelineVariant] {
     guard let units else { return [] }
-    return [16, 64, 80, 96, 128, 256].compactMap { headSize in
-      let heads = HeadLayout(headCount: 8, kvHeadCount: 8, headSize: headSize)
+    let sizes: [(Int, KVCacheType)] =
+      [16, 64, 80, 96, 128, 256].map { ($0, .f16) } + [64, 96, 128, 256].map { ($0, .q8_0) }
+    return sizes.compactMap { headSize, cacheType in
+      let heads = HeadLayout(headCount: 8, kvHeadCount: 8, headSize: headSize, cacheType: cacheType)
       guard let kernel = FlashAttentionKernel(heads: heads, units: units, traits: traits) else { return nil }
       return PipelineVariant(
         shader: "flash", specialization: kernel.specialization(traits),
         pushConstantBytes: MemoryLayout<FlashPush>.size,
-        text: "head \(headSize), subgroups \(kernel.subgroups), block \(kernel.block)"
+        text: "head \(headSize), \(cacheType), subgroups \(kernel.subgroups), block \(kernel.block)"
           + (kernel.holdsQueries ? "" : ", shared queries"))
     }
   }

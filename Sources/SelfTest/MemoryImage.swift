@@ -90,8 +90,16 @@ struct Outcome {
 
   /// A float16 that the dispatches were to write; `index` counts halves.
   mutating func half(_ region: MemoryImage.Region, _ index: Int) -> Double {
-    let pair = word(region, index / 2)
-    return Double(Float(half: UInt16(truncatingIfNeeded: index % 2 == 0 ? pair : pair >> 16)))
+    Double(Float(half: halfBits(region, index)))
+  }
+
+  mutating func halfBits(_ region: MemoryImage.Region, _ index: Int) -> UInt16 {
+    UInt16(truncatingIfNeeded: word(region, index / 2) >> UInt32(16 * (index % 2)))
+  }
+
+  /// A signed byte that the dispatches were to write; `index` counts bytes.
+  mutating func byte(_ region: MemoryImage.Region, _ index: Int) -> Int8 {
+    Int8(truncatingIfNeeded: word(region, index / 4) >> UInt32(8 * (index % 4)))
   }
 
   /// The dispatches may leave anything in `region`.

@@ -42,4 +42,25 @@ struct PageTable {
     let start = (page * heads.kvHeadCount + head) * heads.headSize * tokens
     return (start + (inHead / 8 * tokens + slot) * 8 + inHead % 8, start + slot * heads.headSize + inHead)
   }
+
+  /// The same in a q8_0 cache, in bytes: elements, and the scales of their blocks.
+  func quantisedPlace(sequence: Int, position: Int, element: Int, heads: HeadLayout) -> QuantisedPlace {
+    let page = Int(table[sequence * pagesPerSequence + position / tokens])
+    let slot = position % tokens
+    let (head, inHead) = element.quotientAndRemainder(dividingBy: heads.headSize)
+    let start = (page * heads.kvHeadCount + head) * heads.cacheType.byteCount(heads.headSize) * tokens
+    let scales = start + heads.headSize * tokens
+    return QuantisedPlace(
+      key: start + (inHead / 16 * tokens + slot) * 16 + inHead % 16,
+      keyScale: scales + 2 * (inHead / 32 * tokens + slot),
+      value: start + slot * heads.headSize + inHead,
+      valueScale: scales + 2 * (slot * heads.headSize / 32 + inHead / 32))
+  }
+
+  struct QuantisedPlace {
+    var key: Int
+    var keyScale: Int
+    var value: Int
+    var valueScale: Int
+  }
 }

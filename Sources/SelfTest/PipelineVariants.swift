@@ -23,7 +23,18 @@ struct PipelineVariants {
     TensorType.allCases.flatMap {
       [repack($0), random($0)] + embed($0) + linear($0) + naive($0) + matrix($0)
     } + attention
-      + flash + normalise + outputs + combine + unfused + [chain]
+      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum]
+  }
+
+  private var cacheWrite: [PipelineVariant] {
+    let heads = HeadLayout(headCount: 8, kvHeadCount: 8, headSize: 64, cacheType: .q8_0)
+    return [false, true].compactMap { isChained in
+      CacheWriteKernel(heads: heads).map {
+        PipelineVariant(
+          shader: "cache_write", specialization: $0.specialization(traits, isChained: isChained),
+          pushConstantBytes: MemoryLayout<CacheWritePush>.size, text: isChained ? "chained" : "")
+      }
+    }
   }
 
   private var combine: [PipelineVariant] {
@@ -38,6 +49,18 @@ struct PipelineVariants {
         }
       }
     }
+  }
+
+  private var exchange: PipelineVariant {
+    PipelineVariant(
+      shader: "exchange", specialization: ExchangeKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "")
+  }
+
+  private var sum: PipelineVariant {
+    PipelineVariant(
+      shader: "sum", specialization: SumKernel().specialization(traits),
+      pushConstantBytes: MemoryLayout<SumPush>.size, text: "")
   }
 
   private var chain: PipelineVariant {
@@ -203,14 +226,18 @@ struct PipelineVariants {
 
   // MARK: Attention
 
+  private static let cachedHeads: [(Int, KVCacheType)] =
+    [64, 80, 96, 128, 256].map { ($0, .f16) } + [64, 96, 128, 256].map { ($0, .q8_0) }
+
   private var attention: [PipelineVariant] {
     var seen: Set<AttentionKernel> = []
-    for headSize in [64, 80, 96, 128, 256] {
+    for (headSize, cacheType) in Self.cachedHeads {
       for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
         for (tileRows, rowCount) in [(1, 1), (1, 8), (8, 64), (8, 512)] {
           seen.insert(
             AttentionKernel(
-              heads: HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize),
+              heads: HeadLayout(
+                headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize, cacheType: cacheType),
               tileRows: tileRows,
               rowCount: rowCount, traits: traits))
         }
@@ -221,14 +248,10 @@ struct PipelineVariants {
       seen.map { kernel in
         PipelineVariant(
           shader: "attention",
-          specialization: [
-            UInt32(kernel.threads), UInt32(kernel.heads.headSize), UInt32(kernel.group),
-            UInt32(kernel.tileRows),
-            UInt32(kernel.splits), kernel.next.rawValue,
-          ],
+          specialization: kernel.specialization,
           pushConstantBytes: MemoryLayout<AttentionPush>.size,
           text:
-            "head \(kernel.heads.headSize), tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), "
+            "head \(kernel.heads.headSize), \(kernel.heads.cacheType), tile \(kernel.tileRows)x\(kernel.group), threads \(kernel.threads), "
             + "splits \(kernel.splits)")
       })
     return variants.union(decodeAttention).union(lanesAttention).sorted {
@@ -238,10 +261,11 @@ struct PipelineVariants {
 
   private var lanesAttention: Set<PipelineVariant> {
     var variants: Set<PipelineVariant> = []
-    for headSize in [64, 80, 96, 128, 256] {
+    for (headSize, cacheType) in Self.cachedHeads {
       for headsPerKV in [1, 3, 4, 8] {
         for tileRows in [1, 8] {
-          let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          let heads = HeadLayout(
+            headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize, cacheType: cacheType)
           guard let kernel = AttentionLanesKernel(heads: heads, tileRows: tileRows, traits: traits) else {
             continue
           }
@@ -249,7 +273,7 @@ struct PipelineVariants {
             PipelineVariant(
               shader: "attention_lanes", specialization: kernel.specialization(traits),
               pushConstantBytes: MemoryLayout<AttentionPush>.size,
-              text: "lanes, head \(headSize), tile \(kernel.tileRows)x\(kernel.group)"))
+              text: "lanes, head \(headSize), \(cacheType), tile \(kernel.tileRows)x\(kernel.group)"))
         }
       }
     }
@@ -258,11 +282,12 @@ struct PipelineVariants {
 
   private var decodeAttention: Set<PipelineVariant> {
     var variants: Set<PipelineVariant> = []
-    for headSize in [64, 80, 96, 128, 256] {
+    for (headSize, cacheType) in Self.cachedHeads {
       for headsPerKV in [1, 2, 3, 4, 6, 7, 8, 16] {
         for (tokenCount, next) in [(1, ProductForm.floats), (8, .bytes), (64, .halves)]
         where headSize.isMultiple(of: 32) || next != .bytes {
-          let heads = HeadLayout(headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize)
+          let heads = HeadLayout(
+            headCount: 8 * headsPerKV, kvHeadCount: 8, headSize: headSize, cacheType: cacheType)
           if next == .halves, units == nil { continue }
           guard
             let kernel = AttentionDecodeKernel(
@@ -275,7 +300,8 @@ struct PipelineVariants {
               specialization: kernel.specialization(traits, isChained: headsPerKV % 2 == 0),
               pushConstantBytes: MemoryLayout<AttentionPush>.size,
               text:
-                "decode, head \(headSize), group \(kernel.group), subgroups \(kernel.subgroups), to \(next)"))
+                "decode, head \(headSize), \(cacheType), group \(kernel.group), subgroups \(kernel.subgroups), to \(next)"
+            ))
         }
       }
     }

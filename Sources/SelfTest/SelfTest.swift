@@ -55,6 +55,8 @@ package enum SelfTest {
       try UnfusedChecks(bench: bench).run()
       try MatrixChecks(bench: bench).run()
       try CombineChecks(bench: bench).run()
+      try CacheWriteChecks(bench: bench).run()
+      try ExchangeChecks(bench: bench).run()
       try AttentionChecks(bench: bench).run()
       try FlashChecks(bench: bench).run()
       try SamplingChecks(bench: bench).run()

@@ -12,6 +12,16 @@ package struct MeshShape: Sendable, Hashable {
   package var deviceCount: Int { tensor * pipeline }
 }
 
+/// How the devices of a mesh wait for one another.
+package enum MeshPath: String, Sendable, Hashable, CaseIterable {
+  /// By counts in shared memory, which kernels look at: no host is between, and a step is one submission.
+  case flags
+  /// By timeline semaphores that logical devices of one physical device share.
+  case semaphores
+  /// By timeline semaphores of the devices' own, which host threads move.
+  case threads
+}
+
 /// How layers are divided among the stages of a pipeline.
 package enum LayerSplit: Sendable, Hashable {
   /// So that the stage that reads most reads least, within so many bytes of weights for each stage as far as that goes.

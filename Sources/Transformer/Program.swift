@@ -85,12 +85,39 @@ package struct HeadLayout: Sendable, Hashable {
   package var headCount: Int
   package var kvHeadCount: Int
   package var headSize: Int
+  /// How keys and values of the heads are kept.
+  package var cacheType: KVCacheType
 
-  package init(headCount: Int, kvHeadCount: Int, headSize: Int) {
+  package init(headCount: Int, kvHeadCount: Int, headSize: Int, cacheType: KVCacheType = .f16) {
     self.headCount = headCount
     self.kvHeadCount = kvHeadCount
     self.headSize = headSize
+    self.cacheType = cacheType
   }
+}
+
+extension HeadLayout {
+  /// - Throws: heads that are not whole blocks of a KV cache of that type.
+  package func check(_ type: KVCacheType) throws(ModelDescriptionError) {
+    guard headSize.isMultiple(of: type.blockSize) else {
+      throw ModelDescriptionError(
+        "heads of \(headSize) elements are no whole blocks of \(type.blockSize), as a KV cache in \(type.rawValue) "
+          + "needs: use --kv-type f16")
+    }
+  }
+}
+
+/// What a KV cache holds of a key or a value.
+public enum KVCacheType: String, Sendable, Hashable, CaseIterable {
+  case f16
+  /// Blocks of 32 signed bytes with a scale in float16: 8.5 bits an element. Heads must be whole blocks.
+  case q8_0
+
+  /// Elements that are kept together: heads have a multiple of them.
+  package var blockSize: Int { self == .f16 ? 1 : 32 }
+
+  /// Bytes of `count` elements, whole blocks.
+  package func byteCount(_ count: Int) -> Int { self == .f16 ? 2 * count : count / 32 * 34 }
 }
 
 package enum Activation: Sendable, Hashable {
@@ -252,5 +279,29 @@ package struct Program: Sendable, Hashable {
       share
       ?? ModelShare(
         mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize)
+  }
+}
+
+extension Program {
+  /// The Program with a KV cache of another type.
+  ///
+  /// - Throws: heads that are not whole blocks of it.
+  package func keeping(_ type: KVCacheType) throws(ModelDescriptionError) -> Program {
+    try heads.check(type)
+    var program = self
+    program.heads.cacheType = type
+    program.stages = stages.map { stage in
+      switch stage {
+      case .queryKeyValue(var stage):
+        stage.heads.cacheType = type
+        return .queryKeyValue(stage)
+      case .attention(var stage):
+        stage.heads.cacheType = type
+        return .attention(stage)
+      case .embed, .residualProjection, .gatedFeedForward, .logits, .collective:
+        return stage
+      }
+    }
+    return program
   }
 }

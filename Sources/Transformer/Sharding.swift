@@ -203,7 +203,9 @@ private struct StageCut {
   var isFirstRank: Bool
 
   var heads: HeadLayout {
-    HeadLayout(headCount: queryHeads.count, kvHeadCount: kvHeads.count, headSize: whole.headSize)
+    HeadLayout(
+      headCount: queryHeads.count, kvHeadCount: kvHeads.count, headSize: whole.headSize,
+      cacheType: whole.cacheType)
   }
 
   func applied(to stage: Stage) -> Stage {

@@ -43,6 +43,8 @@ package final class Buffer: Sendable {
   nonisolated(unsafe) private let memory: VkDeviceMemory
   /// Bytes of device-local memory that it holds.
   private let deviceLocalBytes: Int
+  /// Bytes of the host's memory that it holds.
+  private let hostBytes: Int
   /// What it is a view of, for imported memory.
   private let host: HostMemory?
 
@@ -121,15 +123,17 @@ package final class Buffer: Sendable {
     contents = mapped
     // A CPU driver's memory is all local: what is asked for as the host's is counted as the host's.
     let isHosts = kind == .upload || kind == .download
-    deviceLocalBytes = allocation.isDeviceLocal && !isHosts ? Int(clamping: requirements.size) : 0
-    context.countAllocation(deviceLocalBytes)
+    let isLocal = allocation.isDeviceLocal && !isHosts
+    deviceLocalBytes = isLocal ? Int(clamping: requirements.size) : 0
+    hostBytes = isLocal ? 0 : Int(clamping: requirements.size)
+    context.countAllocation(local: deviceLocalBytes, host: hostBytes)
     context.label(handle, type: VK_OBJECT_TYPE_BUFFER, label)
   }
 
   deinit {
     context.functions.pointee.vkDestroyBuffer(context.handle, handle, nil)
     context.functions.pointee.vkFreeMemory(context.handle, memory, nil)
-    context.countRelease(deviceLocalBytes)
+    context.countRelease(local: deviceLocalBytes, host: hostBytes)
   }
 
   private static func makeHandle(

@@ -106,6 +106,7 @@ struct CapabilityQuery {
     fill(&capabilities, features: features, properties: properties)
     capabilities.timestampPeriodNanoseconds = Double(basicProperties.limits.timestampPeriod)
     capabilities.timestampBits = queueFamilies.timestampBits
+    capabilities.sharesSemaphores = sharesTimelineSemaphores
     capabilities.memoryBudget = extensions.contains(VK_EXT_MEMORY_BUDGET_EXTENSION_NAME)
     if features.cooperativeMatrix?.pointee.cooperativeMatrix == VkBool32(VK_TRUE) {
       // Some drivers list bfloat16 shapes whether or not shaders may have that type.
@@ -119,6 +120,27 @@ struct CapabilityQuery {
       driverInfo: String(vulkanArray: properties.vulkan12.pointee.driverInfo),
       capabilities: capabilities,
       unsupportedReason: unsupportedReason(features, properties, queueFamilies))
+  }
+
+  /// Drivers that have the extension may share binary semaphores only.
+  private var sharesTimelineSemaphores: Bool {
+    guard extensions.contains(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) else { return false }
+    var type = VkSemaphoreTypeCreateInfo()
+    type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO
+    type.semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE
+    var properties = VkExternalSemaphoreProperties()
+    properties.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES
+    withUnsafePointer(to: type) { type in
+      var info = VkPhysicalDeviceExternalSemaphoreInfo()
+      info.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO
+      info.pNext = UnsafeRawPointer(type)
+      info.handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT
+      functions.pointee.vkGetPhysicalDeviceExternalSemaphoreProperties(handle, &info, &properties)
+    }
+    let wanted =
+      VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT.rawValue
+      | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT.rawValue
+    return properties.externalSemaphoreFeatures & wanted == wanted
   }
 
   private func fill(_ capabilities: inout DeviceCapabilities, limits: VkPhysicalDeviceLimits) {

@@ -176,6 +176,18 @@ package final class CommandBuffer: @unchecked Sendable {
       from: (deviceStages, deviceWrites), to: (VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT))
   }
 
+  /// Orders all before it before all after it, also what other devices write to memory that they share with this one,
+  /// and what they read there.
+  package func deviceBarrier() {
+    onBarrier?()
+    defer { onBarrier?() }
+    let all = (
+      deviceStages | VK_PIPELINE_STAGE_2_HOST_BIT,
+      VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT
+    )
+    recordBarrier(from: all, to: all)
+  }
+
   /// Copies `byteCount` bytes between buffers, or between parts of one that do not overlap.
   package func copy(
     from source: Buffer, offset sourceOffset: Int, to destination: Buffer, offset destinationOffset: Int,

@@ -73,6 +73,21 @@ package final class Device: Sendable {
     try TimelineSemaphore(context: context)
   }
 
+  /// A timeline semaphore with value 0 that other logical devices of the same physical device may share.
+  package func makeSharedSemaphore() throws(VulkanError) -> TimelineSemaphore {
+    try TimelineSemaphore(context: context, isShared: true)
+  }
+
+  /// The shared semaphore of another logical device of the same physical device.
+  package func makeSemaphore(sharing source: TimelineSemaphore) throws(VulkanError) -> TimelineSemaphore {
+    try TimelineSemaphore(context: context, sharing: source)
+  }
+
+  /// Whether `other` is a logical device of the same physical device, and they can share semaphores.
+  package func canShareSemaphores(with other: Device) -> Bool {
+    physical.handle == other.physical.handle && capabilities.sharesSemaphores
+  }
+
   /// An empty command buffer for `queue`; `reusable` ones may be submitted many times, also while still running.
   package func makeCommandBuffer(queue: Queue, reusable: Bool) throws(VulkanError) -> CommandBuffer {
     precondition(queue.context === context, "a queue of another device")
@@ -92,6 +107,9 @@ package final class Device: Sendable {
 
   /// The most that `allocatedBytes` has been.
   package var peakAllocatedBytes: Int { context.allocatedBytes.peak }
+
+  /// The most bytes of the host's memory that this device's buffers have taken.
+  package var peakHostBytes: Int { context.allocatedHostBytes.peak }
 
   /// Waits until every queue has done all its work.
   package func waitIdle() throws(VulkanError) {

@@ -106,4 +106,6 @@ package struct DeviceCapabilities: Sendable, Hashable {
   package var memoryBudget = false
   /// VK_EXT_external_memory_host: what the address and size of imported host memory are multiples of.
   package var externalMemoryHostAlignment: UInt64?
+  /// Whether logical devices of it can share timeline semaphores (VK_KHR_external_semaphore_fd).
+  package var sharesSemaphores = false
 }

@@ -11,6 +11,7 @@ final class DeviceContext: Sendable {
   /// The families that buffers are shared between; one if all queues are of one family.
   let queueFamilies: [UInt32]
   private let allocated = Mutex((now: 0, peak: 0))
+  private let allocatedOnHost = Mutex((now: 0, peak: 0))
 
   init(physical: PhysicalDevice) throws(VulkanError) {
     let name = "device \(physical.index) (\(physical.name))"
@@ -105,18 +106,21 @@ final class DeviceContext: Sendable {
     }
   }
 
-  // MARK: Accounting of device-local memory
+  // MARK: Accounting of memory
 
-  func countAllocation(_ byteCount: Int) {
-    allocated.withLock {
-      $0.now += byteCount
-      $0.peak = max($0.peak, $0.now)
-    }
+  func countAllocation(local: Int, host: Int) {
+    allocated.withLock { $0 = ($0.now + local, max($0.peak, $0.now + local)) }
+    allocatedOnHost.withLock { $0 = ($0.now + host, max($0.peak, $0.now + host)) }
   }
 
-  func countRelease(_ byteCount: Int) {
-    allocated.withLock { $0.now -= byteCount }
+  func countRelease(local: Int, host: Int) {
+    allocated.withLock { $0.now -= local }
+    allocatedOnHost.withLock { $0.now -= host }
   }
 
+  /// Device-local bytes.
   var allocatedBytes: (now: Int, peak: Int) { allocated.withLock { $0 } }
+
+  /// Bytes of the host's memory.
+  var allocatedHostBytes: (now: Int, peak: Int) { allocatedOnHost.withLock { $0 } }
 }

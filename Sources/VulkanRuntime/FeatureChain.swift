@@ -20,9 +20,10 @@ struct FeatureChain {
 
   /// All features off, with a place for each that the extensions make known.
   private init(extensions available: Set<String>) {
-    var used = [VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME].filter {
-      available.contains($0)
-    }
+    var used = [
+      VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME,
+      VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
+    ].filter { available.contains($0) }
     func structure<Structure: BitwiseCopyable>(
       _ initial: Structure, _ type: VkStructureType, in chain: StructureChain
     ) -> UnsafeMutablePointer<Structure> {

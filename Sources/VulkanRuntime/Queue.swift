@@ -15,6 +15,8 @@ package final class Queue: Sendable {
     var submissionCount: UInt64 = 0
     /// What the device may still be using, oldest first.
     var running: [Submission] = []
+    /// Those of the last submission that is done: queue threads of Mesa look at them once more after they have set them.
+    var lastSemaphores: [TimelineSemaphore] = []
   }
 
   private struct Submission: Sendable {
@@ -36,6 +38,7 @@ package final class Queue: Sendable {
   deinit {
     // What still runs uses objects that die with this one. An error (a lost device) leaves nothing running.
     try? waitIdle()
+    if state.withLock({ $0.finished != nil }) { _ = context.functions.pointee.vkQueueWaitIdle(handle) }
   }
 
   /// Counts finished submissions. Made when first asked for: a driver that only compiles, without hardware behind
@@ -149,9 +152,11 @@ package final class Queue: Sendable {
     // An error here is a lost device; the next submission or wait reports it.
     guard let finished = state.withLock(\.finished), let count = try? finished.value else { return }
     let done = state.withLock { state in
-      let done = state.running.prefix { $0.number <= count }
+      let done = Array(state.running.prefix { $0.number <= count })
       state.running.removeFirst(done.count)
-      return Array(done)
+      let semaphores = state.lastSemaphores
+      if let last = done.last { state.lastSemaphores = last.semaphores }
+      return (done, semaphores)
     }
     // Released outside the lock, since this may free buffers.
     withExtendedLifetime(done) {}

@@ -1,14 +1,24 @@
 import CVulkan
+import Glibc
 
 /// A counter that only grows, set by queues or the host and waited for by either.
 package final class TimelineSemaphore: Sendable {
   let context: DeviceContext
   nonisolated(unsafe) let handle: VkSemaphore
 
-  init(context: DeviceContext) throws(VulkanError) {
+  /// - Parameter isShared: whether other logical devices of the same physical device may share it; needs
+  ///   `DeviceCapabilities.sharesSemaphores`.
+  init(context: DeviceContext, isShared: Bool = false) throws(VulkanError) {
+    var export = VkExportSemaphoreCreateInfo()
+    export.sType = VK_STRUCTURE_TYPE_EXPORT_SEMAPHORE_CREATE_INFO
+    export.handleTypes = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT.rawValue
+    let chain = StructureChain()
+    if isShared { chain.append(export) }
+    defer { withExtendedLifetime(chain) {} }
     var type = VkSemaphoreTypeCreateInfo()
     type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO
     type.semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE
+    type.pNext = UnsafeRawPointer(chain.head)
     var created: VkSemaphore?
     let result = withUnsafePointer(to: type) { type in
       var info = VkSemaphoreCreateInfo()
@@ -20,6 +30,33 @@ package final class TimelineSemaphore: Sendable {
     guard let created else { throw VulkanError(VK_ERROR_UNKNOWN, "vkCreateSemaphore", device: context.name) }
     self.context = context
     handle = created
+  }
+
+  /// The semaphore `source` of another logical device of the same physical device, made to be shared: one count for both.
+  convenience init(context: DeviceContext, sharing source: TimelineSemaphore) throws(VulkanError) {
+    try self.init(context: context)
+    guard let export = source.context.functions.pointee.vkGetSemaphoreFdKHR,
+      let importFile = context.functions.pointee.vkImportSemaphoreFdKHR
+    else {
+      throw VulkanError(
+        kind: .unsupported,
+        description: "\(context.name) cannot share semaphores: its driver lacks the extension")
+    }
+    var get = VkSemaphoreGetFdInfoKHR()
+    get.sType = VK_STRUCTURE_TYPE_SEMAPHORE_GET_FD_INFO_KHR
+    get.semaphore = source.handle
+    get.handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT
+    var file: Int32 = -1
+    try source.context.check(export(source.context.handle, &get, &file), "vkGetSemaphoreFdKHR")
+    var info = VkImportSemaphoreFdInfoKHR()
+    info.sType = VK_STRUCTURE_TYPE_IMPORT_SEMAPHORE_FD_INFO_KHR
+    info.semaphore = handle
+    info.handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT
+    info.fd = file
+    let result = importFile(context.handle, &info)
+    // The driver owns the file once it has been imported.
+    if result != VK_SUCCESS { close(file) }
+    try context.check(result, "vkImportSemaphoreFdKHR")
   }
 
   deinit {

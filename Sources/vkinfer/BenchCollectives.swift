@@ -1,23 +1,37 @@
 import ArgumentParser
 import Benchmark
 import Engine
+import Transformer
 
 /// `vkinfer bench collectives`: what passing activations between devices costs.
 struct BenchCollectives: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "collectives",
-    abstract: "Measure all-reduces between devices.",
+    abstract: "Measure what passes between devices: all-reduces and the like.",
     discussion: """
-      Each figure is the time of one all-reduce of float32 sums between all --devices, 32 of which make a step, and the \
-      bytes of it that a device takes a second. The same device may be there several times.
+      Each figure is the time of one operation on float32 values between all --devices, up to 32 of which are submitted \
+      together. GB/s are bytes of the operation a second; those of the link are what a device writes to the memory \
+      that all share, or reads there, whichever is more. The same device may be there several times.
       """)
 
   @Option(
     parsing: .unconditional, help: ArgumentHelp("The devices, with commas between.", valueName: "devices"))
   var devices = "0,0"
 
-  @Option(help: ArgumentHelp("Bytes of each all-reduce, as a list.", valueName: "counts"))
+  @Option(help: ArgumentHelp("Bytes of each operation, as a list.", valueName: "counts"))
   var bytes = CountList([4096, 16384, 65536, 1 << 20])
+
+  @Option(
+    help: ArgumentHelp(
+      "The operations, with commas between: "
+        + Collective.allCases.map(\.rawValue).joined(separator: ", ") + "; or all.", valueName: "operations"))
+  var operations = Collective.allReduce.rawValue
+
+  @Option(
+    help: ArgumentHelp(
+      "How devices wait for one another, with commas between: flags (in shared memory), semaphores (of one device), threads (of the host); default: those that work.",
+      valueName: "paths"))
+  var paths: String?
 
   @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 5
@@ -30,31 +44,72 @@ struct BenchCollectives: ParsableCommand {
       throw ValidationError("--repetitions must be from 1 to 10000")
     }
     guard names.count > 1 else { throw ValidationError("--devices must name two devices or more") }
+    guard bytes.counts.allSatisfy({ (1...(1 << 30)).contains($0) }) else {
+      throw ValidationError("--bytes must be from 1 to \(1 << 30)")
+    }
+    _ = try (chosen, chosenPaths)
   }
 
   private var names: [String] { devices.split(separator: ",").map(String.init) }
+
+  private var chosen: [Collective] {
+    get throws {
+      if operations == "all" { return Collective.allCases }
+      return try operations.split(separator: ",").map { name in
+        guard let operation = Collective(rawValue: String(name)) else {
+          throw ValidationError("there is no operation \(name)")
+        }
+        return operation
+      }
+    }
+  }
+
+  /// Nil takes those that work.
+  private var chosenPaths: [MeshPath]? {
+    get throws {
+      try paths?.split(separator: ",").map { name in
+        guard let path = MeshPath(rawValue: String(name)) else {
+          throw ValidationError("there is no path \(name)")
+        }
+        return path
+      }
+    }
+  }
 
   func run() throws {
     Interruption.watch()
     let report = Report(
       style: csv ? .csv : .table,
       columns: [
+        Report.Column(key: "operation", title: "operation", width: 20),
+        Report.Column(key: "path", title: "path", width: 8),
         Report.Column(key: "bytes", title: "bytes", width: 10),
         Report.Column(key: "microseconds", title: "us", width: 10),
         Report.Column(key: "least", title: "least", width: 10),
         Report.Column(key: "most", title: "most", width: 10),
         Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
+        Report.Column(key: "link_gigabytes_per_second", title: "link GB/s", width: 9),
       ])
-    for count in bytes.counts {
-      let benchmark = try CollectiveBenchmark(
-        devices: names, byteCount: count, pipelineDirectory: EngineOptions.usualCacheDirectory)
-      let seconds = try benchmark.run(repetitions: repetitions) {
-        if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+    let benchmark = try CollectiveBenchmark(
+      devices: names, pipelineDirectory: EngineOptions.usualCacheDirectory)
+    let trial = try benchmark.trial()
+    if !csv { Output.note(trial.text) }
+    for operation in try chosen {
+      for path in try chosenPaths ?? trial.working {
+        for count in bytes.counts {
+          let figure = try benchmark.run(operation, byteCount: count, path: path, repetitions: repetitions) {
+            if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+          }
+          let seconds = figure.seconds
+          let rate = Double(figure.byteCount) / seconds.median / 1e9
+          try report.add([
+            .text(operation.rawValue), .text(path.rawValue), .count(figure.byteCount),
+            .number(seconds.median * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
+            .number(seconds.most * 1e6, decimals: 1), .number(rate, decimals: 2),
+            .number(rate * figure.traffic, decimals: 2),
+          ])
+        }
       }
-      try report.add([
-        .count(count), .number(seconds.median * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
-        .number(seconds.most * 1e6, decimals: 1), .number(Double(count) / seconds.median / 1e9, decimals: 2),
-      ])
     }
   }
 }

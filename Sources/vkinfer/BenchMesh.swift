@@ -39,6 +39,8 @@ struct BenchMesh: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -100,6 +102,7 @@ struct BenchMesh: ParsableCommand {
     let start = ContinuousClock.now
     var options = EngineOptions()
     try place.apply(to: &options)
+    options.cacheType = cache.kvType
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
@@ -109,6 +112,8 @@ struct BenchMesh: ParsableCommand {
     options.groups = groups
     options.flushes = flush
     options.stageDelay = stageDelay
+    // Where devices wait within parts of a step, the timeline takes that for work.
+    if plan || svg != nil, options.meshPath == nil { options.meshPath = .threads }
     guard !(plan || svg != nil) || options.tensorParallel * options.pipelineParallel > 1 else {
       throw ValidationError(
         "--plan and --svg are for several devices: use --tensor-parallel or --pipeline-parallel")

@@ -40,8 +40,10 @@ struct BenchModel: ParsableCommand {
   @Option(help: ArgumentHelp("Tokens in the cache before generation, as a list.", valueName: "counts"))
   var depth = CountList([64])
 
-  @Option(help: ArgumentHelp("Sequences that generate at once, as a list.", valueName: "counts"))
-  var batch = CountList([1])
+  @Option(
+    help: ArgumentHelp(
+      "Sequences that generate at once, as a list; auto for as many as memory allows.", valueName: "counts"))
+  var batch = BatchChoice.counts(CountList([1]))
 
   @Flag(
     help: "Show where the time of one step goes, stage by stage, for every --depth and --batch.")
@@ -52,6 +54,8 @@ struct BenchModel: ParsableCommand {
 
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
+
+  @OptionGroup var cache: CacheOptions
 
   @OptionGroup var common: BenchOptions
 
@@ -64,8 +68,10 @@ struct BenchModel: ParsableCommand {
   var noOverlap = false
 
   func validate() throws {
-    guard batch.counts.allSatisfy({ (1...4096).contains($0) }) else {
-      throw ValidationError("--batch takes counts from 1 to 4096")
+    if case .counts(let list) = batch {
+      guard list.counts.allSatisfy({ (1...ModelWorkload.mostSequences).contains($0) }) else {
+        throw ValidationError("--batch takes counts from 1 to \(ModelWorkload.mostSequences), or auto")
+      }
     }
     guard (0...CountList.most).contains(tokens) else {
       throw ValidationError("-n \(tokens) is not possible: use 0 to \(CountList.most)")
@@ -137,9 +143,8 @@ struct BenchModel: ParsableCommand {
           + ", loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
           + "\(Format.bytes(subject.weightBytes)) of weights a step")
       if let text = subject.placementText { try report.note("weights  \(text)") }
-      if subject.linkRate > 0 {
-        try report.note(
-          "link     a copy to the device alone reaches \(Format.decimal(subject.linkRate / 1e9, 1)) GB/s")
+      for text in StreamText.predictions(subject.streaming.map { [$0] } ?? []) {
+        try report.note("stream   \(text)")
       }
       report.startTable()
       let runner = Runner(
@@ -179,13 +184,18 @@ struct BenchModel: ParsableCommand {
   private func load(
     _ model: LanguageModel, _ method: StepMethod, on benchmark: BenchmarkDevice, progress: Progress
   ) throws -> ModelBenchmark {
-    try ModelBenchmark(
-      benchmark: benchmark, model: model,
-      workload: ModelWorkload(
-        prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
-        batches: batch.counts, tokens: tokens, tunes: !noTuning, overlaps: !noOverlap,
-        method: method, memory: memory.options)
-    ) { loaded, total in
+    var workload = ModelWorkload(
+      prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
+      batches: [1], tokens: tokens, tunes: !noTuning, overlaps: !noOverlap, method: method,
+      memory: memory.options, cacheType: cache.kvType)
+    switch batch {
+    case .counts(let list): workload.batches = list.counts
+    case .largest:
+      workload.batches = [
+        try ModelBenchmark.largestBatch(benchmark: benchmark, model: model, workload: workload)
+      ]
+    }
+    return try ModelBenchmark(benchmark: benchmark, model: model, workload: workload) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw(
         "loading", done: loaded, total: total, detail: "\(Format.bytes(loaded)) of \(Format.bytes(total))")
@@ -205,7 +215,7 @@ struct BenchModel: ParsableCommand {
       let repetitions = command.common.repetitions
       for count in command.prompt.counts where count > 0 {
         progress.draw("measuring", detail: "a prompt of \(count)")
-        let seconds = try subject.prompt(count, repetitions: repetitions)
+        let seconds = try watching { try subject.prompt(count, repetitions: repetitions) }
         let speed = seconds.map { Double(count) / $0 }
         progress.clear()
         try report.add(
@@ -223,7 +233,9 @@ struct BenchModel: ParsableCommand {
       guard command.tokens > 0 else { return }
       try forEachStep { depth, batch in
         progress.draw("measuring", detail: "generation for \(batch) after \(depth)")
-        let seconds = try subject.decode(depth: depth, batch: batch, repetitions: repetitions)
+        let seconds = try watching {
+          try subject.decode(depth: depth, batch: batch, repetitions: repetitions)
+        }
         let bytes = subject.bytesRead(depth: depth, batch: batch) / seconds.median
         progress.clear()
         try report.add(
@@ -240,11 +252,25 @@ struct BenchModel: ParsableCommand {
 
     /// What a step brings to the device a second, and how that compares with a copy alone.
     private func link(_ seconds: Samples) -> [Report.Cell] {
-      guard subject.linkRate > 0 else { return [.none, .none] }
-      let rate = Double(subject.streamedBytes) / seconds.median
+      guard let figures = subject.streaming, figures.linkRate > 0 else { return [.none, .none] }
+      let rate = Double(figures.hostBytes + figures.fileBytes) / seconds.median
       return [
-        .number(rate / 1e9, decimals: 1), .number(rate / subject.linkRate * 100, decimals: 1),
+        .number(rate / 1e9, decimals: 1), .number(rate / figures.linkRate * 100, decimals: 1),
       ]
+    }
+
+    /// With --verbose, says what link and disk did meanwhile.
+    private func watching(_ body: () throws -> Samples) throws -> Samples {
+      guard command.common.verbose, let before = subject.streaming, let watch = subject.watchStream() else {
+        return try body()
+      }
+      let result = Result { try body() }
+      let times = watch.end()
+      progress.clear()
+      if let after = subject.streaming {
+        Output.note("stream   \(StreamText.activity(from: before, to: after, times))")
+      }
+      return try result.get()
     }
 
     func profile(_ report: Report) throws {
@@ -279,7 +305,7 @@ struct BenchModel: ParsableCommand {
 
     private func forEachStep(_ body: (_ depth: Int, _ batch: Int) throws -> Void) throws {
       for depth in command.depth.counts {
-        for batch in command.batch.counts { try body(depth, batch) }
+        for batch in subject.batches { try body(depth, batch) }
       }
     }
 
@@ -289,6 +315,30 @@ struct BenchModel: ParsableCommand {
         .number(speed.median, decimals: 1), .number(speed.least, decimals: 1),
         .number(speed.most, decimals: 1),
       ]
+    }
+  }
+}
+
+/// How many sequences generate at once.
+enum BatchChoice: ExpressibleByArgument, CustomStringConvertible {
+  case counts(CountList)
+  /// As many as memory allows.
+  case largest
+
+  init?(argument: String) {
+    if argument == "auto" {
+      self = .largest
+    } else if let list = CountList(argument) {
+      self = .counts(list)
+    } else {
+      return nil
+    }
+  }
+
+  var description: String {
+    switch self {
+    case .counts(let list): list.description
+    case .largest: "auto"
     }
   }
 }

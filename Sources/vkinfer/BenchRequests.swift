@@ -52,6 +52,8 @@ struct BenchRequests: ParsableCommand {
   @Option(help: ArgumentHelp("Requests that run at a time.", valueName: "count"))
   var parallel: Int?
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Engine")
   var mesh: MeshOptions
 
@@ -131,7 +133,8 @@ struct BenchRequests: ParsableCommand {
     let measured = try ModelBenchmark(
       benchmark: benchmark, model: subject,
       workload: ModelWorkload(
-        prompts: [], depths: [depth], batches: batch.counts, tokens: tokens, tunes: !noTuning)
+        prompts: [], depths: [depth], batches: batch.counts, tokens: tokens, tunes: !noTuning,
+        cacheType: cache.kvType)
     ) { loaded, total in
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
       progress.draw(
@@ -163,6 +166,7 @@ struct BenchRequests: ParsableCommand {
     options.contextLength = workload.longest
     options.maxSequences = parallel ?? best.batch
     options.tunes = !noTuning
+    options.cacheType = cache.kvType
     options.pacesPrompts = !noPacing
     let loaded = try LoadedEngine(subject, since: .now, options: options, verbose: common.verbose)
     let total = workload.outputTokens

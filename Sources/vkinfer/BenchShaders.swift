@@ -46,6 +46,8 @@ struct BenchShaders: ParsableCommand {
   @Option(help: ArgumentHelp("Tilings to show below the default.", valueName: "count"))
   var best = 5
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup var common: BenchOptions
 
   func validate() throws {
@@ -76,6 +78,7 @@ struct BenchShaders: ParsableCommand {
     // What does not go together is said before anything is measured.
     for shape in shapes {
       for type in type.types { _ = try ModelDescription.synthetic(shape: shape, weights: type) }
+      try shape.heads.check(cache.kvType)
     }
     let benchmark = try common.open(captureStatistics: true)
     let report = Report(style: common.style, columns: reportColumns)
@@ -110,7 +113,7 @@ struct BenchShaders: ParsableCommand {
     }
     for shape in shapes {
       let kernels = KernelBenchmark(
-        benchmark: benchmark, shape: shape, repetitions: repetitions, wants: wants)
+        benchmark: benchmark, shape: shape, repetitions: repetitions, cacheType: cache.kvType, wants: wants)
       for type in type.types {
         if tilings {
           try kernels.tilings(type, columns: columns.counts, count: best) { try add($0, shape: shape.name) }

@@ -55,6 +55,8 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -127,22 +129,29 @@ struct Generate: ParsableCommand {
     options.tunes = !noTuning
     options.overlaps = !noOverlap
     options.memory = memory.options
+    options.cacheType = cache.kvType
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose, loaded.engine.placementTexts.count > 1 {
       for text in loaded.engine.placementTexts { Output.note(text) }
+      if let text = loaded.engine.meshPathText { Output.note(text) }
     }
     if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 
+    let before = loaded.engine.streaming
+    let watches = verbose ? loaded.engine.watchStreams() : []
     let result = try stream(request, on: loaded.engine)
+    let activities = zip(watches, zip(before, loaded.engine.streaming)).map { watch, figures in
+      StreamText.activity(from: figures.0, to: figures.1, watch.end())
+    }
     loaded.savePipelines(verbose: verbose)
     if json {
       try Output.write(report(result, loaded, sampling: request.sampling).text + "\n")
     } else if let last = result.text.utf8.last, last != 0x0A {
       try Output.write("\n")
     }
-    if !quiet { summarise(result, loaded, request) }
+    if !quiet { summarise(result, loaded, request, activities: activities) }
     try loaded.checkValidation()
     if result.finishReason == .cancelled { throw ExitCode(Interruption.exitCode) }
   }
@@ -175,22 +184,37 @@ struct Generate: ParsableCommand {
     // A prompt of this size is done before anybody wonders.
     let progress = Progress(isWanted: request.prompt.count > 256)
     defer { progress.clear() }
+    let total = request.prompt.count
+    let ticker = promptTicker(total, on: engine, progress)
+    defer { ticker?.stop() }
     var failure: (any Error)?
     let result = try engine.generate(
       request,
       onPrompt: { done in
-        let total = request.prompt.count
+        guard ticker == nil else { return }
         progress.draw(
           "prompt ", done: done, total: total, detail: "\(done) of \(Format.count(total, "token"))")
       },
       shouldStop: { Interruption.isRequested || failure != nil },
       onText: { piece in
+        ticker?.stop()
         progress.clear()
         guard !json, failure == nil else { return }
         do { try Output.write(piece) } catch { failure = error }
       })
     if let failure { throw failure }
     return result
+  }
+
+  /// Where weights stream a step may take long: shows how far it is by how many weights have been through.
+  private func promptTicker(_ total: Int, on engine: Engine, _ progress: Progress) -> Ticker? {
+    guard engine.streamedBytes > 0, total > 256, Output.errorIsTerminal else { return nil }
+    let before = engine.weightPasses
+    return Ticker {
+      let done = min(Int((engine.weightPasses - before) * Double(engine.promptChunk)), total)
+      progress.draw(
+        "prompt ", done: done, total: total, detail: "\(done) of \(Format.count(total, "token"))")
+    }
   }
 
   private func report(
@@ -212,7 +236,10 @@ struct Generate: ParsableCommand {
     return .object(members)
   }
 
-  private func summarise(_ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest) {
+  /// - Parameter activities: what link and disk did meanwhile, for each device that weights stream to.
+  private func summarise(
+    _ result: GenerationResult, _ loaded: LoadedEngine, _ request: GenerationRequest, activities: [String]
+  ) {
     let engine = loaded.engine
     let rate = { (value: Double) in "\(Format.decimal(value, 1)) tokens/s" }
     let ending =
@@ -225,6 +252,11 @@ struct Generate: ParsableCommand {
     Output.note("")
     Output.note("device   \(loaded.deviceText)")
     if let text = engine.placementText { Output.note("weights  \(text)") }
+    for text in StreamText.predictions(engine.streaming) { Output.note("stream   \(text)") }
+    for text in activities { Output.note("busy     \(text)") }
+    if verbose, let text = StreamText.comparison(engine.streaming, measured: result.decodeTokensPerSecond) {
+      Output.note("rate     \(text)")
+    }
     if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(

@@ -19,6 +19,7 @@ extension Generate {
     var options = EngineOptions()
     try place.apply(to: &options)
     options.memory = memory.options
+    options.cacheType = cache.kvType
     options.contextLength =
       place.context
       ?? requests.map {
@@ -40,6 +41,12 @@ extension Generate {
     loaded.savePipelines(verbose: verbose)
     if !quiet {
       Output.note("device   \(loaded.deviceText)")
+      if let text = loaded.engine.placementText { Output.note("weights  \(text)") }
+      for text in StreamText.predictions(loaded.engine.streaming) { Output.note("stream   \(text)") }
+      let returned = loaded.engines.reduce(0) { $0 + $1.returnedPages }
+      if verbose, returned > 0 {
+        Output.note("cache    \(Format.count(returned, "page")) went to host memory and came back")
+      }
       Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
       let shared =
         totals.sharedTokens > 0 ? ", \(Format.grouped(totals.sharedTokens)) of them known from others" : ""

@@ -18,6 +18,8 @@ struct Inspect: ParsableCommand {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @OptionGroup var cache: CacheOptions
+
   @Flag(help: "List every tensor.")
   var tensors = false
 
@@ -32,7 +34,8 @@ struct Inspect: ParsableCommand {
 
   func run() throws {
     let usual = Generate.usualContext(prompt: 0, tokens: nil, trained: Int.max)
-    let report = try ModelReport(path: model, contextLength: context ?? usual, device: device)
+    let report = try ModelReport(
+      path: model, contextLength: context ?? usual, device: device, cacheType: cache.kvType)
     try Output.write(json ? object(report).text + "\n" : text(report))
   }
 
@@ -115,7 +118,7 @@ struct Inspect: ParsableCommand {
       (
         "KV cache",
         "\(Format.bytes(memory.cache)) for \(Format.grouped(memory.contextLength)) tokens, "
-          + "\(Format.bytes(memory.cachePerToken)) each"
+          + "\(Format.bytes(memory.cachePerToken)) each in \(memory.cacheType.rawValue)"
       ),
       ("workspace", memory.workspace.map(Format.bytes) ?? "unknown: there is no Vulkan device to ask"),
       ("in all", Format.bytes(memory.total) + (memory.workspace == nil ? " and the workspace" : "")),
@@ -193,6 +196,7 @@ struct Inspect: ParsableCommand {
   private static func json(_ memory: ModelReport.Memory) -> JSON {
     .object([
       ("weights_bytes", .int(memory.weights)),
+      ("kv_cache_type", .string(memory.cacheType.rawValue)),
       ("kv_cache_bytes_per_token", .int(memory.cachePerToken)),
       ("context", .int(memory.contextLength)),
       ("kv_cache_bytes", .int(memory.cache)),

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Benchmark
 import Engine
+import Transformer
 
 /// How tokens are drawn.
 struct SamplingOptions: ParsableArguments {
@@ -122,6 +123,14 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
+      "How devices wait for one another: flags (in shared memory), semaphores (of one device) or threads (of the "
+        + "host); default: the fastest.",
+      valueName: "path"))
+  var meshPath: MeshPath?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
       "Layers of each pipeline stage, as 20,12 (default: what takes all stages as long, as far as memory allows).",
       valueName: "counts"))
   var stageLayers: CountList?
@@ -138,6 +147,7 @@ struct MeshOptions: ParsableArguments {
     options.setMesh(
       devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
       dataParallel: dataParallel)
+    options.meshPath = meshPath
     options.stageLayers = stageLayers?.counts ?? []
   }
 
@@ -147,6 +157,17 @@ struct MeshOptions: ParsableArguments {
     }
   }
 }
+
+/// What is kept of keys and values.
+struct CacheOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "What the KV cache holds: f16, or q8_0 (8.5 bits an element: room for almost twice the tokens).",
+      valueName: "type"))
+  var kvType = KVCacheType.f16
+}
+
+extension KVCacheType: ExpressibleByArgument {}
 
 /// How much memory a run may take.
 struct MemoryBudgetOptions: ParsableArguments {
@@ -207,3 +228,5 @@ struct MemoryBudgetOptions: ParsableArguments {
 }
 
 extension WeightsFrom: ExpressibleByArgument {}
+
+extension MeshPath: ExpressibleByArgument {}

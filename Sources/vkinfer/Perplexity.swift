@@ -30,6 +30,8 @@ struct Perplexity: ParsableCommand {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -63,6 +65,7 @@ struct Perplexity: ParsableCommand {
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)
     options.memory = memory.options
+    options.cacheType = cache.kvType
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
 
     let progress = Progress()

@@ -129,6 +129,9 @@ struct BatchTests {
       #expect(batch.isIdle && batch.scheduler.isIdle)
       #expect(batch.scheduler.pages.availableCount == pages)
       #expect((0..<UInt32(pages)).allSatisfy { batch.scheduler.pages.holderCount($0) == 0 })
+      // What gives its pages up has them back from host memory.
+      #expect(batch.scheduler.freeHostPages.count == batch.scheduler.hostPageCount)
+      #expect(batch.scheduler.preemptionCount == 0 || batch.scheduler.returnedPageCount > 0)
       return batch.scheduler.preemptionCount
     }
     #expect(pages > 20 || preemptions > 0, "pages never ran short")

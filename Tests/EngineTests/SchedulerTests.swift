@@ -21,7 +21,9 @@ import Testing
     var cache: [[History]]
     var tables: [[UInt32]]
     var lastTokens: [Int32]
-    var queue: [[ScheduledPart]] = []
+    var queue: [(moves: [PageMove], parts: [ScheduledPart])] = []
+    /// Pages in host memory.
+    var host: [Int: [History]] = [:]
 
     init(slots: Int, pages: Int, pageTokens: Int) {
       self.pageTokens = pageTokens
@@ -30,16 +32,22 @@ import Testing
       lastTokens = Array(repeating: -1, count: slots)
     }
 
-    mutating func submit(_ parts: [ScheduledPart]) {
+    mutating func submit(_ parts: [ScheduledPart], _ moves: [PageMove]) {
       for part in parts {
         for index in part.firstNewPage..<part.pages.count { tables[part.slot][index] = part.pages[index] }
       }
-      queue.append(parts)
+      queue.append((moves, parts))
     }
 
     /// Runs the oldest step; the tokens that it draws.
     mutating func run() -> (parts: [ScheduledPart], tokens: [Int32]) {
-      let parts = queue.removeFirst()
+      let (moves, parts) = queue.removeFirst()
+      for move in moves {
+        switch move {
+        case .toHost(let page, let hostPage): host[hostPage] = cache[Int(page)]
+        case .toDevice(let hostPage, let page): cache[Int(page)] = host[hostPage]!
+        }
+      }
       for copy in parts.compactMap(\.copy) { cache[Int(copy.to)] = cache[Int(copy.from)] }
       // In each layer a step writes all its keys and values before it reads any.
       let rows = parts.flatMap { part in (0..<part.count).map { (part, $0) } }
@@ -96,10 +104,11 @@ import Testing
     let pageCount = Int.random(in: 12...40, using: &random)
     let promptTokens = Int.random(in: 1...24, using: &random)
     let ahead = Int.random(in: 1...3, using: &random)
+    let hostPages = seed % 3 == 0 ? 0 : Int.random(in: 1...40, using: &random)
     var scheduler = Scheduler(
       limits: Scheduler.Limits(
         sequences: slots, promptTokens: promptTokens, mixedTokens: max(1, promptTokens / 2)),
-      pages: PageAllocator(pageCount: pageCount, pageTokens: pageTokens))
+      pages: PageAllocator(pageCount: pageCount, pageTokens: pageTokens), hostPageCount: hostPages)
     var device = Device(slots: slots, pages: pageCount, pageTokens: pageTokens)
     var active: [UInt64: Request] = [:]
     var arrived: UInt64 = 0
@@ -139,7 +148,7 @@ import Testing
             scheduler.running.isEmpty || scheduler.running.first!.id > oldest, "a younger one started first")
           #expect(scheduler.waiting.first?.id == oldest)
         }
-        device.submit(parts)
+        device.submit(parts, scheduler.takeMoves())
         step += 1
       }
       guard !device.queue.isEmpty else {
@@ -167,7 +176,9 @@ import Testing
     }
     #expect(finished > 300)
     #expect(pageCount > 20 || slots < 4 || scheduler.preemptionCount > 0, "pages never ran short")
+    #expect(scheduler.preemptionCount < 10 || hostPages < 20 || scheduler.returnedPageCount > 0)
     #expect(scheduler.isIdle)
+    #expect(Set(scheduler.freeHostPages) == Set(0..<hostPages) && scheduler.freeHostPages.count == hostPages)
     #expect(scheduler.pages.availableCount == pageCount)
     #expect((0..<UInt32(pageCount)).allSatisfy { scheduler.pages.holderCount($0) == 0 })
   }
@@ -190,7 +201,7 @@ import Testing
         Issue.record("nothing to do")
         return
       }
-      device.submit(parts)
+      device.submit(parts, scheduler.takeMoves())
       steps += 1
       let (drawing, tokens) = device.run()
       for (part, token) in zip(drawing, tokens) where scheduler.accept(token, id: part.id, epoch: part.epoch)

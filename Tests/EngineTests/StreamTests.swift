@@ -1,4 +1,5 @@
 import Foundation
+import Kernels
 import ModelFiles
 import Synchronization
 import Testing
@@ -33,7 +34,7 @@ struct StreamTests {
 
   static func engine(
     _ path: String, gpu: Int?, from: WeightsFrom = .auto, host: Int? = nil, prefetch: Int? = nil,
-    fault: (@Sendable () throws -> Void)? = nil
+    reading: ReadOptions = ReadOptions()
   ) throws -> Engine {
     var options = EngineOptions()
     options.device = TestModels.cpuDriver
@@ -43,7 +44,7 @@ struct StreamTests {
     options.memory.host = host
     options.memory.weightsFrom = from
     options.memory.prefetch = prefetch
-    options.readFault = fault
+    options.reading = reading
     return try Engine(model: LanguageModel(weightsOf: path), options: options)
   }
 
@@ -66,6 +67,23 @@ struct StreamTests {
       #expect(engine.streamedBytes > 0, "\(gpu) bytes, from \(from)")
       #expect(try engine.generate(Self.request).tokens == expected, "\(gpu) bytes, from \(from)")
       #expect(engine.deviceMemory.peak <= gpu)
+      // What the host has pinned is what all of the file takes, and what reading needs.
+      #expect(engine.peakPinnedMemory > 0 && engine.peakPinnedMemory < weights + (16 << 20))
+    }
+  }
+
+  @Test func hostAndFileShareWhatTheHostHasNoRoomFor() throws {
+    let path = try Self.file(.q8_0, "budget")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let expected = try Self.engine(path, gpu: nil).generate(Self.request).tokens
+    let least = try Self.engine(path, gpu: 13_000_000, from: .file).peakPinnedMemory
+    for host in [least + 2_500_000, least + 3_500_000, least + 20_000_000] {
+      let engine = try Self.engine(path, gpu: 13_000_000, host: host)
+      #expect(try engine.generate(Self.request).tokens == expected)
+      #expect(engine.peakPinnedMemory <= host && engine.deviceMemory.peak <= 13_000_000)
+      let figures = try #require(engine.streaming.first)
+      #expect(figures.hostBytes + figures.fileBytes == engine.streamedBytes)
+      #expect(figures.copiedBytes >= engine.streamedBytes && figures.linkRate > 0 && figures.stepSeconds > 0)
     }
   }
 
@@ -78,28 +96,96 @@ struct StreamTests {
     }
   }
 
-  @Test func aReadThatFailsEndsTheRequestAndNotTheNext() throws {
-    struct Fault: Error {}
+  /// What a read gives instead of its own result, while `value` is not 0.
+  static func reading(_ value: Fault) -> ReadOptions {
+    var options = ReadOptions()
+    options.fault = { value.kind.load(ordering: .relaxed).result($0) }
+    return options
+  }
+
+  final class Fault: Sendable {
+    enum Kind: Int, AtomicRepresentable {
+      case own, broken, short, cut
+
+      func result(_ result: Int) -> Int? {
+        switch self {
+        case .own: nil
+        case .broken: -Int(EIO)
+        case .short: min(result, 5000)
+        case .cut: 0
+        }
+      }
+    }
+
+    let kind = Atomic(Kind.own)
+  }
+
+  @Test func readsThatFailEndTheRequestAndNotTheNext() throws {
     let path = try Self.file(.q8_0, "fault")
     defer { try? FileManager.default.removeItem(atPath: path) }
     let expected = try Self.engine(path, gpu: nil).generate(Self.request).tokens
-    let fails = Atomic(false)
-    let engine = try Self.engine(
-      path, gpu: 13_000_000, from: .file,
-      fault: { if fails.load(ordering: .relaxed) { throw Fault() } })
+    let fault = Fault()
+    let engine = try Self.engine(path, gpu: 13_000_000, from: .file, reading: Self.reading(fault))
     #expect(try engine.generate(Self.request).tokens == expected)
-    fails.store(true, ordering: .relaxed)
-    #expect(throws: (any Error).self) { _ = try engine.generate(Self.request) }
-    fails.store(false, ordering: .relaxed)
-    #expect(try engine.generate(Self.request).tokens == expected)
+    let memory = engine.deviceMemory.now
+    for (kind, message) in [
+      (.broken, "check the disk"), (.own, nil), (.cut, "cut short"), (.short, nil), (.own, nil),
+    ] as [(Fault.Kind, String?)] {
+      fault.kind.store(kind, ordering: .relaxed)
+      if let message {
+        #expect { _ = try engine.generate(Self.request) } throws: {
+          "\($0)".contains(message) && !"\($0)".contains("\n")
+        }
+      } else {
+        // Short reads are gone on with.
+        #expect(try engine.generate(Self.request).tokens == expected, "\(kind)")
+      }
+      #expect(engine.deviceMemory.now == memory)
+    }
+  }
+
+  @Test func allWaysOfReadingGiveTheSameTokens() throws {
+    let path = try Self.file(.q5_1, "ways")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let expected = try Self.engine(path, gpu: nil).generate(Self.request).tokens
+    for (usesRing, usesDirect) in [(true, true), (true, false), (false, true), (false, false)] {
+      var reading = ReadOptions()
+      reading.usesRing = usesRing
+      reading.usesDirect = usesDirect
+      let engine = try Self.engine(path, gpu: 11_000_000, from: .file, reading: reading)
+      #expect(try engine.generate(Self.request).tokens == expected, "\(usesRing), \(usesDirect)")
+    }
   }
 
   @Test func aFileThatIsCutWhileInUseEndsTheRequest() throws {
     let path = try Self.file(.q8_0, "cut")
     defer { try? FileManager.default.removeItem(atPath: path) }
     let engine = try Self.engine(path, gpu: 13_000_000, from: .file)
-    _ = try engine.generate(Self.request)
-    #expect(truncate(path, 4096) == 0)
+    let expected = try engine.generate(Self.request).tokens
+    // A file that takes the name of the one in use is no harm.
+    let other = path + ".other"
+    #expect(rename(path, other) == 0)
+    defer { unlink(other) }
+    FileManager.default.createFile(atPath: path, contents: Data("other".utf8))
+    #expect(try engine.generate(Self.request).tokens == expected)
+    #expect(truncate(other, 4096) == 0)
     #expect { _ = try engine.generate(Self.request) } throws: { "\($0)".contains("changed while") }
+  }
+
+  @Test func cancellingAtAnyTimeLeavesTheNextRequestAsItWas() throws {
+    let path = try Self.file(.q4_0, "cancel")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let engine = try Self.engine(path, gpu: 11_000_000, from: .file)
+    let expected = try engine.generate(Self.request).tokens
+    for steps in 0..<6 {
+      var left = steps
+      let result = try engine.generate(
+        Self.request,
+        shouldStop: {
+          left -= 1; return left < 0
+        })
+      #expect(result.finishReason == .cancelled && expected.starts(with: result.tokens))
+      #expect(try engine.generate(Self.request).tokens == expected)
+    }
   }
 }

@@ -37,6 +37,10 @@
 // Tokens in one page of the KV cache.
 #define KV_PAGE_TOKENS 32u
 
+// What the KV cache holds (specialization constant): see KVCache.
+#define CACHE_F16 0u
+#define CACHE_Q8_0 1u
+
 // Roles of the linear kernel's epilogue (specialization constant).
 #define EPILOGUE_STORE 0u            // outputs[column][row] = value, plain layout (logits)
 #define EPILOGUE_RESIDUAL 1u         // outputs[column][row] += value
@@ -137,6 +141,7 @@ struct LinearExtrasData {
   GPU_POINTER(Counters) counters;      // workgroups done, 0 between dispatches
   GPU_POINTER(FloatsIn) post_norm;     // activation layout
   GPU_POINTER(WordsOut) best;          // [output][workgroup]: largest logit of a workgroup's rows, and its row
+  GPU_POINTER(FloatsOut) fresh;        // of a quantised cache, [row][fresh_stride]: new keys, then values
   U32 table_stride;
   U32 head_count;
   U32 kv_head_count;
@@ -145,6 +150,21 @@ struct LinearExtrasData {
   F32 rope_magnitude;
   F32 norm_epsilon;                    // of the per-head or post norms
   U32 scratch_stride;
+  U32 fresh_stride;                    // 0: keys and values go into pages as they are
+  U32 reserved;
+};
+
+// Arguments of the kernel that quantises new keys and values into pages.
+struct CacheWritePush {
+  GPU_POINTER(StageFloats4) inputs;    // [row][2 * kv_head_count * head_size]: keys, then values
+  GPU_POINTER(WordsShared) keys;       // the layer's K pages
+  GPU_POINTER(WordsShared) values;     // the layer's V pages
+  GPU_POINTER(Words) block_tables;
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Counters) chain;         // see LinearPush
+  U32 table_stride;
+  U32 kv_head_count;
+  U32 head_size;                       // a multiple of 32
 };
 
 struct EmbedPush {
@@ -217,6 +237,40 @@ struct RowsPush {
   U32 source_stride;
   U32 destination_stride;
   U32 reserved;
+};
+
+// Words between what devices write for one another: no two share a cache line of anyone's.
+#define FLAG_WORDS 32u
+// Words that the host writes for each step of a device of a mesh.
+#define MESH_STEP_WORDS 4u
+#define MESH_STEP_BASE 0u            // the count from which the step's own counts go on
+#define MESH_STEP_DRAWN 1u           // the count of the device that draws tokens when those that the step needs are there,
+#define MESH_STEP_NEEDS_DRAWN 2u     // if it needs any
+
+// Tells other devices how far this one is, and waits for them (Shaders/mesh/exchange.comp). Counts go round at 2^32.
+struct ExchangePush {
+  GPU_POINTER(Counters) flags;       // [device + 1][FLAG_WORDS] in shared memory: counts, then who gave up, if anyone
+  GPU_POINTER(Counters) step;        // MESH_STEP_WORDS words
+  U32 own;                           // this device
+  U32 reached;                       // its count from now on, above the step's base; 0 changes nothing
+  U32 first;                         // devices that it waits for
+  U32 count;
+  U32 wanted;                        // their count, above the step's base; 0: the count in MESH_STEP_DRAWN
+  U32 device_count;
+};
+
+// What devices have left, added up (Shaders/mesh/sum.comp); sizes are in quads of 16 bytes.
+struct SumPush {
+  GPU_POINTER(Floats4) parts;        // [rank][rank_stride] in shared memory
+  GPU_POINTER(Floats4) own;          // this device's own part, in its own memory
+  GPU_POINTER(Floats4Out) sum;
+  GPU_POINTER(Floats4Out) copy;      // the sum once more, where `copies` is not 0
+  U32 quads;
+  U32 rank_stride;
+  U32 first;                         // ranks whose parts are added, in this order
+  U32 count;
+  U32 rank;                          // whose part is `own`
+  U32 copies;
 };
 
 // What the microbenchmarks read and write (Shaders/bench).

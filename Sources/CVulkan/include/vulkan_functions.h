@@ -14,6 +14,7 @@
   X(vkGetPhysicalDeviceFeatures2) \
   X(vkGetPhysicalDeviceMemoryProperties2) \
   X(vkGetPhysicalDeviceQueueFamilyProperties2) \
+  X(vkGetPhysicalDeviceExternalSemaphoreProperties) \
   X(vkEnumerateDeviceExtensionProperties) \
   X(vkCreateDevice) \
   X(vkGetDeviceProcAddr)
@@ -27,6 +28,7 @@
   X(vkDestroyDevice) \
   X(vkGetDeviceQueue) \
   X(vkQueueSubmit2) \
+  X(vkQueueWaitIdle) \
   X(vkAllocateMemory) \
   X(vkFreeMemory) \
   X(vkMapMemory) \
@@ -70,6 +72,8 @@
 
 #define VULKAN_DEVICE_EXTENSION_FUNCTIONS(X) \
   X(vkGetMemoryHostPointerPropertiesEXT) \
+  X(vkGetSemaphoreFdKHR) \
+  X(vkImportSemaphoreFdKHR) \
   X(vkSetDebugUtilsObjectNameEXT) \
   X(vkGetPipelineExecutablePropertiesKHR) \
   X(vkGetPipelineExecutableStatisticsKHR)

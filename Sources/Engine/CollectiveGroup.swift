@@ -1,0 +1,247 @@
+import CShaderInterface
+import Kernels
+import Transformer
+import VulkanRuntime
+
+/// Devices that do collectives together, with nothing else: for trials and measurements, and to hold them against a
+/// reference.
+package final class CollectiveGroup {
+  package let path: MeshPath
+  package let devices: [Device]
+  private let caches: [KernelCache]
+  private let traits: [DeviceTraits]
+  private let memory: HostMemory
+  private let views: [Buffer]
+  private let board: MeshBoard
+  private let signals: [MeshSignals?]
+  private let done: [TimelineSemaphore]
+  private let links: MeshLinks
+  private let buffers: [[Buffer]]
+  private let floats: Int
+  private var parts: [UInt64]
+  private var step: UInt64 = 0
+
+  /// Most quads of a segment: while one is read the next is written, so that both directions of a link are busy.
+  private static let segmentQuads = 1 << 19
+  private static let leastSegmentQuads = 1 << 16
+
+  /// - Parameters:
+  ///   - floats: most of a collective, of each rank.
+  ///   - path: how devices wait for one another.
+  package init(devices: [Device], caches: [KernelCache], floats: Int, path: MeshPath) throws {
+    self.path = path
+    self.devices = devices
+    self.caches = caches
+    self.floats = floats
+    traits = devices.map { DeviceTraits($0.physical) }
+    let ranks = devices.count
+    let boardBytes = MeshBoard.byteCount(deviceCount: ranks)
+    // Two of each, in turn.
+    let length = min(Self.segmentQuads, (floats + 3) / 4 + ranks)
+    let shared = max(
+      CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: false).total,
+      CollectiveSegment.sharedQuads(ranks: ranks, length: length / ranks + 1, isCut: true).total)
+    sharedOffset = (boardBytes + 255) / 256 * 256
+    sharedBytes = 16 * shared
+    let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
+    memory = try HostMemory(
+      byteCount: sharedOffset + 2 * sharedBytes, alignment: Int(clamping: alignment))
+    let memory = memory
+    let views = try devices.map { try $0.makeBuffer(importing: memory, label: "memory that devices share") }
+    self.views = views
+    board = MeshBoard(memory: memory, offset: 0, deviceCount: ranks)
+    signals = try devices.indices.map { index in
+      path == .flags
+        ? try MeshSignals(
+          device: devices[index], flags: views[index].address, own: index, deviceCount: ranks, slotCount: 1)
+        : nil
+    }
+    done = try devices.map { try $0.makeSemaphore() }
+    parts = devices.map { _ in 0 }
+    var followers: Set<MeshLinks.Follower> = []
+    for source in devices.indices where path != .flags {
+      for observer in devices.indices where observer != source {
+        followers.insert(MeshLinks.Follower(source: source, observer: observer))
+      }
+    }
+    links = try MeshLinks(path: path, sources: done, devices: devices, followers: followers, board: board)
+    buffers = try devices.map { device in
+      try ["inputs", "outputs"].map {
+        try device.makeBuffer(
+          byteCount: 4 * floats + 64, memory: .device, label: "\($0) of collectives")
+      }
+    }
+  }
+
+  private let sharedOffset: Int
+  private let sharedBytes: Int
+
+  deinit {
+    links.stop()
+    for device in devices { try? device.waitIdle() }
+  }
+
+  /// A collective that was recorded, several times over, for every device.
+  package struct Recording {
+    fileprivate var parts: [[StepRecording.Part]]
+    package var repetitions: Int
+  }
+
+  /// - Parameters:
+  ///   - count: floats that each rank gives or gets, a multiple of 4 times the number of ranks.
+  ///   - isChained: whether each repetition takes the outputs of the one before.
+  package func record(
+    _ collective: Collective, count: Int, repetitions: Int = 1, isChained: Bool = false
+  ) throws -> Recording {
+    precondition(count % (4 * devices.count) == 0 && count <= floats && count > 0)
+    return Recording(
+      parts: try devices.indices.map {
+        try record(collective, count: count, repetitions: repetitions, isChained: isChained, rank: $0)
+      }, repetitions: repetitions)
+  }
+
+  private func record(
+    _ collective: Collective, count: Int, repetitions: Int, isChained: Bool, rank: Int
+  ) throws -> [StepRecording.Part] {
+    let ranks = devices.count
+    let begin = { [device = devices[rank]] in
+      let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: true)
+      try commands.begin()
+      return commands
+    }
+    let recording = StepRecording(try begin(), next: begin)
+    recording.commands.barrier()
+    let part = count / 4 / ranks
+    let span = collective.isCut ? part : count / 4
+    // Some twelve of them, so that what cannot overlap at both ends is little.
+    let most = max(1, Self.segmentQuads / (collective.isCut ? ranks : 1))
+    let length = min(span, most, max(Self.leastSegmentQuads, span / 12))
+    let starts = Array(stride(from: 0, to: span, by: length))
+    let shared = CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: collective.isCut)
+    var meetings: UInt32 = 0
+    var number = 0
+    for repetition in 0..<repetitions {
+      let swaps = isChained && repetition % 2 == 1
+      for slot in 0..<starts.count + collective.stageCount - 1 {
+        if slot > 0 {
+          meetings += 1
+          try meet(recording, rank: rank, count: meetings)
+        }
+        for stage in 0..<collective.stageCount where starts.indices.contains(slot - stage) {
+          let start = starts[slot - stage]
+          let base =
+            views[rank].address + UInt64(sharedOffset + (number + slot - stage) % 2 * sharedBytes)
+          let segment = CollectiveSegment(
+            ranks: ranks, rank: rank, range: start..<min(start + length, span), part: part,
+            input: buffers[rank][swaps ? 1 : 0].address, output: buffers[rank][swaps ? 0 : 1].address,
+            parts: base, stride: shared.stride, sums: base + UInt64(16 * ranks * shared.stride))
+          for push in segment.pushes(collective, stage: stage) {
+            try SumKernel().record(
+              recording.commands, push: push, cache: caches[rank], traits: traits[rank])
+          }
+        }
+      }
+      recording.commands.dispatchBarrier()
+      number += starts.count
+    }
+    for part in recording.parts { part.commands.keepAlive(buffers[rank] + [views[rank]]) }
+    try recording.commands.end()
+    return recording.parts
+  }
+
+  private func meet(_ recording: StepRecording, rank: Int, count: UInt32) throws {
+    guard let signals = signals[rank] else { return try recording.exchange() }
+    try signals.record(
+      recording.commands, slot: 0, reached: count, devices: 0..<devices.count, wanted: count,
+      cache: caches[rank], traits: traits[rank])
+  }
+
+  /// Runs it on all devices.
+  ///
+  /// - Parameter limit: what it may take in all; then all waits end.
+  /// - Returns: seconds of one repetition.
+  /// - Throws: also when it took longer.
+  package func run(_ recording: Recording, limit: Duration = .seconds(30)) throws -> Double {
+    if let failure = links.failure { throw failure }
+    step += 1
+    let start = ContinuousClock.now
+    let starts = parts
+    do {
+      for (index, device) in devices.enumerated() {
+        signals[index]?.begin(slot: 0, step: step, drawn: nil)
+        try device.computeQueue.submit(
+          recording.parts[index].enumerated().map { number, part in
+            Queue.Batch(
+              commandBuffers: [part.commands],
+              wait: part.waits.flatMap { wait -> [(TimelineSemaphore, UInt64)] in
+                guard case .ranks(let count) = wait else { return [] }
+                return devices.indices.compactMap { peer in
+                  links.semaphore(of: peer, on: index).map { ($0, starts[peer] + UInt64(count)) }
+                }
+              },
+              signal: [(done[index], starts[index] + UInt64(number) + 1)]
+                + links.signals(of: index, starts[index] + UInt64(number) + 1))
+          })
+        parts[index] += UInt64(recording.parts[index].count)
+      }
+      for index in devices.indices {
+        while try !done[index].wait(for: parts[index], timeoutNanoseconds: 10_000_000) {
+          if let failure = links.failure { throw failure }
+          guard ContinuousClock.now - start < limit else {
+            throw EngineError(
+              .device,
+              "device \(index) of a collective (\(devices[index].physical.name)) was not done in time")
+          }
+        }
+      }
+      if let wait = board.abandonedWait {
+        throw EngineError(.device, "device \(wait.device) waited in vain for device \(wait.peer)")
+      }
+    } catch {
+      links.fail(error)
+      // What was submitted comes to an end, now that nobody waits.
+      for index in devices.indices {
+        for _ in 0..<20 {
+          if (try? done[index].wait(for: parts[index], timeoutNanoseconds: 10_000_000)) != false { break }
+          links.releaseAgain()
+        }
+      }
+      throw error
+    }
+    return (ContinuousClock.now - start) / .seconds(1) / Double(recording.repetitions)
+  }
+
+  /// The inputs of a rank, or after an even number of chained repetitions its outputs.
+  package func write(_ values: [Float], rank: Int) throws {
+    let device = devices[rank]
+    let staging = try device.makeBuffer(byteCount: 4 * values.count, memory: .upload, label: "staging")
+    values.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    try run(on: device) { commands in
+      commands.copy(from: staging, offset: 0, to: buffers[rank][0], offset: 0, byteCount: staging.byteCount)
+      commands.barrier()
+    }
+  }
+
+  /// - Parameter ofInputs: whether what lies at the place of inputs is wanted.
+  package func read(_ count: Int, rank: Int, ofInputs: Bool = false) throws -> [Float] {
+    let device = devices[rank]
+    let staging = try device.makeBuffer(byteCount: 4 * count, memory: .download, label: "staging")
+    try run(on: device) { commands in
+      commands.barrier()
+      commands.copy(
+        from: buffers[rank][ofInputs ? 0 : 1], offset: 0, to: staging, offset: 0, byteCount: 4 * count)
+      commands.barrierToHost()
+    }
+    guard let floats = staging.contents?.assumingMemoryBound(to: Float.self) else { return [] }
+    return Array(UnsafeBufferPointer(start: floats, count: count))
+  }
+
+  private func run(on device: Device, _ record: (CommandBuffer) -> Void) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    record(commands)
+    try commands.end()
+    try device.computeQueue.submit([commands])
+    try device.computeQueue.waitIdle()
+  }
+}

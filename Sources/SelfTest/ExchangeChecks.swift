@@ -1,0 +1,80 @@
+import CShaderInterface
+import Kernels
+
+/// What devices of a mesh do in memory that they share: adding up parts, telling how far they are, and waiting. One
+/// device plays one of several here; what the others leave is there from the start.
+struct ExchangeChecks {
+  let bench: TestBench
+
+  func run() throws {
+    for (index, quads) in [1, 63, 257, 4096].enumerated() {
+      try checkSum(quads: quads, ranks: 1 + index, copies: index % 2 == 1)
+    }
+    // Counts go round at 2^32.
+    try checkExchange("exchange, others are there", base: .max - 2, others: [5, 5, 9], isAbandoned: false)
+    try checkExchange("exchange that others gave up", base: 40, others: [45, 0, 45], isAbandoned: true)
+  }
+
+  private func checkSum(quads: Int, ranks: Int, copies: Bool) throws {
+    let name = "sum of \(ranks) parts of \(4 * quads)" + (copies ? ", left twice" : "")
+    guard bench.wants(name) else { return }
+    var random = bench.random(name)
+    let parts = (0..<ranks).map { _ in random.normals(4 * quads) }
+    let rank = ranks / 2
+    var image = bench.newImage()
+    let own = image.add(parts[rank])
+    // Its own part is never taken from shared memory.
+    let shared = image.add(
+      parts.enumerated().flatMap { index, part in
+        index == rank ? [Float](repeating: .nan, count: part.count) : part
+      })
+    let sum = image.addPoisoned(4 * quads)
+    let copy = image.addPoisoned(4 * quads)
+    var push = plain(SumPush())
+    push.parts = shared.address
+    push.own = own.address
+    push.sum = sum.address
+    push.copy = copy.address
+    push.quads = UInt32(quads)
+    push.rank_stride = UInt32(quads)
+    push.count = UInt32(ranks)
+    push.rank = UInt32(rank)
+    push.copies = copies ? 1 : 0
+    try bench.check(name, image: image) { commands in
+      try SumKernel().record(commands, push: push, cache: bench.cache, traits: bench.traits)
+    } compare: { outcome in
+      let expected = (0..<4 * quads).map { index in parts.reduce(0.0) { $0 + Double($1[index]) } }
+      return (copies ? [sum, copy] : [sum]).map { region in
+        Comparison(
+          found: expected.indices.map { outcome.float(region, $0) }, expected: expected, tolerance: 1e-6)
+      }
+    }
+  }
+
+  /// Device 1 of four gets to 3 above the base, and waits until the others are there or somebody gave up.
+  private func checkExchange(_ name: String, base: UInt32, others: [UInt32], isAbandoned: Bool) throws {
+    guard bench.wants(name), bench.device.capabilities.vulkanMemoryModel else { return }
+    let line = Int(FLAG_WORDS)
+    var words = [UInt32](repeating: 7, count: 5 * line)
+    for (device, count) in zip([0, 2, 3], others) {
+      words[device * line] = isAbandoned ? count : base &+ count
+    }
+    words[4 * line] = isAbandoned ? 1 : 0
+    var image = bench.newImage()
+    let flags = image.add(words)
+    let step = image.add([base, 0, 0, 0])
+    var push = plain(ExchangePush())
+    push.flags = flags.address
+    push.step = step.address
+    push.own = 1
+    push.reached = 3
+    push.count = 4
+    push.wanted = 5
+    push.device_count = 4
+    try bench.check(name, image: image) { commands in
+      try ExchangeKernel().record(commands, push: push, cache: bench.cache, traits: bench.traits)
+    } compare: { outcome in
+      [Comparison("", value: outcome.word(flags, line) == base &+ 3 ? 0 : 1, tolerance: 0)]
+    }
+  }
+}
