@@ -47,7 +47,7 @@ vec4 high_half(uvec4 octet) {
 // The octet as eight halves.
 uvec4 halves(uvec4 octet) {
   if (CACHE == CACHE_F16) return octet;
-  vec4 low = low_half(octet);
-  vec4 high = high_half(octet);
+  vec4 low = clamp(low_half(octet), vec4(-65504), vec4(65504));
+  vec4 high = clamp(high_half(octet), vec4(-65504), vec4(65504));
   return uvec4(packHalf2x16(low.xy), packHalf2x16(low.zw), packHalf2x16(high.xy), packHalf2x16(high.zw));
 }

@@ -1,5 +1,5 @@
-// Outputs of the rows that lanes hold (see rows.glsl), a pair of rows in one lane: nothing waits for a barrier, and
-// only what goes on as blocks of bytes takes the way through shared memory.
+// Outputs of the rows that lanes hold (see rows.glsl), a pair of rows in one lane: only norms of whole heads or rows
+// wait for barriers, and only what goes on as blocks of bytes takes the way through shared memory.
 
 float best_values[COLUMNS];
 uint best_rows[COLUMNS];  // of the workgroup's

@@ -1,5 +1,5 @@
 #version 460
-// The linear kernel as one writes it first, for comparison and as a second opinion: a workgroup for two outputs of one
+// The linear kernel as one writes it first, for comparison and as a second opinion: a workgroup for a few outputs of one
 // token, whose invocations walk along the inputs. Tokens share no weights, and nothing is loaded ahead.
 //! formats: all
 #include FORMAT_FILE
@@ -9,7 +9,7 @@
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
 
-const uint GROUP_ROWS = 2;
+const uint GROUP_ROWS = ROWS;
 
 shared float partial_sums[SUBGROUPS * GROUP_ROWS];
 shared float squares[1];
@@ -51,9 +51,11 @@ void main() {
     if (gl_SubgroupInvocationID == 0) squares[0] = sum;
   }
   barrier();
-  if (gl_LocalInvocationIndex == 0) {
-    vec2 values = pair_values(vec2(row_sum(0, 0), row_sum(1, 0)), 0, first_row);
-    finish_pair(0, 0, first_row, column, values, prepare_pair(first_row, column));
+  for (uint pair = gl_LocalInvocationIndex; pair < GROUP_ROWS / 2; pair += gl_WorkGroupSize.x) {
+    uint row = first_row + 2 * pair;
+    if (row >= push.rows) continue;
+    vec2 values = pair_values(vec2(row_sum(2 * pair, 0), row_sum(2 * pair + 1, 0)), 0, row);
+    finish_pair(pair, 0, row, column, values, prepare_pair(row, column));
   }
   finish_group(first_row, column, 1);
 }

@@ -1,9 +1,10 @@
 // outputs = epilogue(weights * inputs / rms) where a load costs as much as a dozen products: each lane has rows of its
 // own, and no other lane's part of a sum to wait for.
 //
-// A workgroup is one subgroup, which takes VECTORS rows a lane, in pairs, and COLUMNS columns. Eight rows are interleaved (WeightFormat.rowInterleave), so
-// that its loads of weights go from one end of memory to the other. Inputs come 32 at a time, a quad a lane, and each
-// is handed to all lanes from the register it is in. Every sum is that of its chunks, in order, whatever the tiling.
+// A workgroup is one subgroup, which takes VECTORS rows a lane, in pairs, and COLUMNS columns. Eight rows are
+// interleaved (WeightFormat.rowInterleave), so that its loads of weights go from one end of memory to the other. Inputs
+// come 32 at a time, a quad a lane, and each is handed to all lanes from the register it is in. Every sum is that of its
+// chunks, in order, whatever the tiling.
 #extension GL_KHR_shader_subgroup_ballot : require
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"

@@ -124,7 +124,7 @@ package final class ModelBenchmark {
   private static func place(
     traits: DeviceTraits, benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
   ) throws -> StreamedPlacement? {
-    let program = model.program
+    let program = try model.program(cacheType: workload.cacheType)
     let usualChunk = Engine.promptChunk(EngineOptions(), traits: traits)
     let cache = workload.pageCount * KVCache.pageBytes(heads: program.heads) * program.layerCount
     let workspace = Workspace.byteCount(
@@ -151,6 +151,7 @@ package final class ModelBenchmark {
   package static func largestBatch(
     benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
   ) throws -> Int {
+    let heads = try model.program(cacheType: workload.cacheType).heads
     func placement(_ batch: Int) throws -> StreamedPlacement? {
       var workload = workload
       workload.batches = [batch]
@@ -165,7 +166,7 @@ package final class ModelBenchmark {
       var pages = workload
       pages.batches = [batch]
       guard
-        pages.pageCount * KVCache.pageBytes(heads: model.program.heads)
+        pages.pageCount * KVCache.pageBytes(heads: heads)
           <= Int(clamping: benchmark.device.capabilities.maxAllocationBytes)
       else { return false }
       do {

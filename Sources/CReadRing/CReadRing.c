@@ -14,6 +14,7 @@
 struct read_ring {
   int fd;
   uint32_t added;
+  uint32_t under_way;  // handed to the system, the result not taken
   void *rings;
   size_t rings_size;
   struct io_uring_sqe *entries;
@@ -66,6 +67,13 @@ int read_ring_open(uint32_t entries, read_ring **out) {
 }
 
 void read_ring_close(read_ring *ring) {
+  // What is under way writes to memory that the caller may free next.
+  uint64_t tag;
+  int32_t result;
+  while (ring->under_way > 0) {
+    if (read_ring_take(ring, &tag, &result)) continue;
+    if (syscall(__NR_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0 && errno != EINTR) break;
+  }
   if (ring->rings && ring->rings != MAP_FAILED) munmap(ring->rings, ring->rings_size);
   if (ring->entries && (void *)ring->entries != MAP_FAILED) munmap(ring->entries, ring->entries_size);
   close(ring->fd);
@@ -101,20 +109,24 @@ void read_ring_add(
 }
 
 int read_ring_wait(read_ring *ring) {
-  for (;;) {
+  int refused = 0;
+  while (ring->added > 0 || ring->under_way > 0) {
     long taken = syscall(__NR_io_uring_enter, ring->fd, ring->added, 1, IORING_ENTER_GETEVENTS, NULL, 0);
     if (taken < 0) {
       if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EBUSY) return errno;
+      if ((errno != EAGAIN && errno != EBUSY) || ++refused > 10000) return errno;
       // The system is short of memory, or wants results taken first.
       taken = 0;
       usleep(1000);
     }
     ring->added -= (uint32_t)taken;
+    ring->under_way += (uint32_t)taken;
     bool has_result =
         __atomic_load_n(ring->result_tail, __ATOMIC_ACQUIRE) != *ring->result_head;
-    if (ring->added == 0 || has_result) return 0;
+    // A signal may end the wait once entries are handed over: there is no result then.
+    if (has_result) return 0;
   }
+  return 0;
 }
 
 bool read_ring_take(read_ring *ring, uint64_t *tag, int32_t *result) {
@@ -124,6 +136,7 @@ bool read_ring_take(read_ring *ring, uint64_t *tag, int32_t *result) {
   *tag = entry->user_data;
   *result = entry->res;
   __atomic_store_n(ring->result_head, head + 1, __ATOMIC_RELEASE);
+  ring->under_way--;
   return true;
 }
 

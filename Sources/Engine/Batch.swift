@@ -77,7 +77,7 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
-    let most = flushes ? scheduler.limits.groups : runner.depth - 1
+    let most = flushes ? min(scheduler.limits.groups, runner.depth) : runner.depth - 1
     if !flushes || inFlight.isEmpty {
       while inFlight.count < most, let parts = scheduler.nextStep() { try submit(parts) }
     }

@@ -293,8 +293,10 @@ public final class Engine: Sendable {
   /// Notes when each device of a mesh computes what while `body` runs; nil without a mesh.
   package func timeline(_ body: () throws -> Void) throws -> MeshTimeline? {
     try withBatch { try ($0.runner as? MeshRunner)?.startTimeline() }
-    try body()
-    return try withBatch { try ($0.runner as? MeshRunner)?.endTimeline() }
+    let outcome = Result { try body() }
+    let timeline = try withBatch { try ($0.runner as? MeshRunner)?.endTimeline() }
+    try outcome.get()
+    return timeline
   }
 
   /// Waits until no other thread uses the batch.
@@ -335,7 +337,7 @@ public final class Engine: Sendable {
   package func watchStreams() -> [StreamWatch] { weightStreams.map { $0.watch() } }
 
   /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
-  /// in bytes.
+  /// in bytes: the sum of the devices' own peaks, in which memory that they share counts for each.
   public var peakPinnedMemory: Int { devices.reduce(0) { $0 + $1.peakHostBytes } }
 
   /// Pages of the KV cache that went to host memory, since there was no room for all that ran, and came back.

@@ -152,7 +152,11 @@ private final class RequestQueue: Sendable {
           let place = try engines[best].submit(entry.request) { [self] event in
             entry.onEvent(event)
             switch event {
-            case .finished, .failed: end(id, engine: best)
+            case .failed(let error):
+              // Before it counts as idle: it gets no more.
+              self.state.withLock { $0.failures[best] = error }
+              end(id, engine: best)
+            case .finished: end(id, engine: best)
             case .prompt, .token: tell()
             }
           }

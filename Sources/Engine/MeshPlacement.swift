@@ -122,7 +122,9 @@ struct MeshPlacement {
     let usual = Engine.promptChunk(options, traits: traits)
     let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
     var memory = options.memory
-    memory.host = memory.budget(available: available).host / devices.count
+    // What engines before this one took shows in what is free, but not in what is given.
+    let engines = memory.host == nil ? 1 : options.dataParallel
+    memory.host = memory.budget(available: available).host / (devices.count * engines)
     return try StreamedPlacement(
       program: programs[index], source: source, memory: memory, available: available,
       cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),

@@ -154,7 +154,7 @@ package final class MeshRunner: StepRunner {
 
   package func movePages(_ moves: [PageMove]) throws {
     guard !moves.isEmpty else { return }
-    try checked { for runner in runners { try runner.movePages(moves) } }
+    try checked { for device in runners.indices { try attempt(device) { try $0.movePages(moves) } } }
   }
 
   package func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
@@ -228,6 +228,8 @@ package final class MeshRunner: StepRunner {
     for device in runners.indices where !lost.contains(device) {
       let waiting = awaited
       counts.append(try attempt(device) { try $0.done.value })
+      // A step may take long to bring its weights.
+      if let stream = runners[device].model.stream { counts.append(stream.passes.bitPattern) }
       awaited = waiting
       if let board { counts.append(UInt64(board.count(device))) }
     }

@@ -133,6 +133,7 @@ extension MeshRunner {
     try drain()
     for runner in runners {
       runner.pad?.stop()
+      runner.pad = nil
       runner.pad = try delay.map { try StagePad($0, device: runner.device) }
     }
   }

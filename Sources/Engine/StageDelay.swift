@@ -77,7 +77,7 @@ final class StagePad: Sendable {
       // An error is a lost device's, whose waits end otherwise.
       guard (try? worked.wait(for: step.number)) == true else { return }
       let start = ContinuousClock.now
-      usleep(UInt32(step.seconds * 1e6))
+      usleep(UInt32(min(step.seconds, 4000) * 1e6))
       state.withLock { $0.seconds[step.number] = (ContinuousClock.now - start).seconds }
       try? step.done.0.signal(step.done.1)
     }

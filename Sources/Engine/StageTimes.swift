@@ -1,5 +1,5 @@
 /// How long the slowest stage of a pipeline takes for steps of so many tokens, as measured, and what follows for the
-/// micro-batches of prompts and of generation.
+/// micro-batches of prompts.
 package struct StageTimes: Sendable, Hashable {
   package struct Point: Sendable, Hashable {
     package var tokens: Int
@@ -48,18 +48,5 @@ package struct StageTimes: Sendable, Hashable {
       if seconds < best.seconds { best = (chunk, seconds) }
     }
     return best.chunk
-  }
-
-  /// Seconds between two tokens of each of `sequences` sequences that take turns in `groups`.
-  package func tokenSeconds(sequences: Int, groups: Int, stages: Int) -> Double {
-    Double(max(groups, stages)) * seconds(tokens: (sequences + groups - 1) / groups)
-  }
-
-  /// The groups with which that is least: where reading weights is what takes time, as many as there are stages.
-  package func groups(sequences: Int, stages: Int) -> Int {
-    (1...max(1, min(sequences, 4 * stages))).min {
-      tokenSeconds(sequences: sequences, groups: $0, stages: stages)
-        < tokenSeconds(sequences: sequences, groups: $1, stages: stages)
-    } ?? 1
   }
 }

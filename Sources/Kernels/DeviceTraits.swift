@@ -14,7 +14,8 @@ package struct DeviceTraits: Sendable, Hashable {
   package var isCPU: Bool
   /// How steps are computed: it decides what of the device is used.
   package let method: StepMethod
-  /// How matrices lie: see `WeightFormat`. CPU drivers have products whose lanes are rows.
+  /// How matrices lie: see `WeightFormat`. CPU drivers with small subgroups have products whose lanes are rows, unless
+  /// products are plain.
   package var rowInterleave: Int { isCPU && subgroupSize <= 8 && method.linear == .sbi ? 8 : 1 }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool

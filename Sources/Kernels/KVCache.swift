@@ -35,7 +35,8 @@ package final class KVCache: Sendable {
     2 * pageTokens * heads.kvHeadCount * heads.cacheType.byteCount(heads.headSize)
   }
 
-  /// What the bytes of a page mean: pages that differ in it cannot stand for each other.
+  /// What the bytes of an f16 page mean, for saved states: pages that differ in it cannot stand for each other. Those of
+  /// other types differ in their size.
   package static let pageLayout = "f16, \(pageTokens) tokens"
 
   /// Bytes of one page in all layers.

@@ -76,9 +76,10 @@ package struct LinearKernel: Sendable, Hashable {
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
   package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
     if isNaive {
-      // A workgroup for two rows of one column, whatever the shape.
+      // A workgroup for two rows of one column; for more where that would be more workgroups than devices allow.
       let subgroups = traits.isCPU ? 1 : max(1, traits.invocations(128) / traits.subgroupSize)
-      return Tiling(subgroups: subgroups, split: subgroups, rows: 2, columns: 1, unroll: 1)
+      return Tiling(
+        subgroups: subgroups, split: subgroups, rows: matrix.rows > 2 * 65535 ? 8 : 2, columns: 1, unroll: 1)
     }
     let columns = columnCount >= 8 ? 8 : columnCount >= 4 ? 4 : columnCount >= 2 ? 2 : 1
     if lanesAreRows {

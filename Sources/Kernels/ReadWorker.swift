@@ -62,6 +62,9 @@ struct ReadWorker {
     }
   }
 
+  /// Why the queue can no longer be used: what was under way may still arrive in any slot.
+  private var broken: (any Error)?
+
   var isIdle: Bool { units.isEmpty }
 
   /// How files are read, in a few words.
@@ -75,6 +78,7 @@ struct ReadWorker {
   mutating func start(number: UInt64, extents: [StreamLayout.Extent]) {
     var unit = Unit(number: number)
     do {
+      if let broken { throw broken }
       for file in Set(extents.map(\.file)) { try files[file].check() }
       let base = bases[Int(number % UInt64(bases.count))]
       for extent in extents {
@@ -108,12 +112,12 @@ struct ReadWorker {
       waitingStart = 0
     }
     do {
-      for (tag, result) in try queue.wait() {
+      for (tag, result) in broken == nil ? try queue.wait() : [] {
         guard let piece = underWay.removeValue(forKey: tag) else { continue }
         finish(piece, result: fault?(result) ?? result)
       }
     } catch {
-      // What is under way may still arrive, and belongs to nobody then.
+      broken = error
       for index in units.indices {
         fail(units[index].number, error)
         units[index].open = 0

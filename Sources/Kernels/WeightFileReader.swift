@@ -33,7 +33,6 @@ final class WeightFileReader: Sendable {
     var isEnding = false
     var failure: (number: UInt64, error: any Error)?
     var bytes = 0
-    var busySeconds = 0.0
   }
 
   init(device: Device, paths: [String], slotBytes: Int, slotCount: Int, options: ReadOptions) throws {
@@ -114,8 +113,8 @@ final class WeightFileReader: Sendable {
   /// Forgets a failure, once nothing waits for reads any more.
   func recover() { state.withLock { $0.failure = nil } }
 
-  /// Bytes read so far, and the seconds for which reads were under way.
-  var readings: (bytes: Int, seconds: Double) { state.withLock { ($0.bytes, $0.busySeconds) } }
+  /// Bytes read so far.
+  var readBytes: Int { state.withLock { $0.bytes } }
 
   // MARK: - The thread
 
@@ -148,11 +147,8 @@ final class WeightFileReader: Sendable {
         }
       }
       guard !worker.isIdle else { continue }
-      let start = ContinuousClock.now
       let outcomes = worker.advance()
-      let seconds = (ContinuousClock.now - start) / .seconds(1)
       state.withLock { state in
-        state.busySeconds += seconds
         for outcome in outcomes {
           state.bytes += outcome.bytes
           if let error = outcome.error { state.failure = state.failure ?? (outcome.number, error) }

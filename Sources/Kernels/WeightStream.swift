@@ -287,7 +287,7 @@ package final class WeightStream: @unchecked Sendable {
     StreamFigures(
       hostBytes: layout.byteCount(from: .host), fileBytes: layout.byteCount(from: .file), linkRate: linkRate,
       diskRate: reader?.rate ?? 0, readMethod: reader?.method, copiedBytes: copiedBytes,
-      readBytes: reader?.readings.bytes ?? 0)
+      readBytes: reader?.readBytes ?? 0)
   }
 
   /// Measures how fast the link copies to the device; nothing may be in flight.

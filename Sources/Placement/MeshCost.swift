@@ -71,7 +71,7 @@ package struct MeshCost: Sendable {
     guard mesh.tensor > 1 else { return 0 }
     let node = hardware.node ?? mesh.tensor
     let within = Double(min(mesh.tensor, node))
-    let nodes = tensor / within
+    let nodes = (tensor / within).rounded(.up)
     let near = within > 1 ? hardware.latency + (within - 1) * bytes / hardware.link : 0
     return nodes > 1 ? near + hardware.networkLatency + (nodes - 1) * bytes / within / hardware.network : near
   }

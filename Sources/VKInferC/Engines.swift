@@ -1,5 +1,6 @@
 import CVKInfer
 import Engine
+import Transformer
 
 extension vkinfer_engine_options {
   static var usual: vkinfer_engine_options {
@@ -73,9 +74,12 @@ extension vkinfer_engine_options {
     options.setMesh(
       devices: mesh, tensorParallel: tensor_parallel == 0 ? nil : Int(tensor_parallel),
       pipelineParallel: pipeline_parallel == 0 ? nil : Int(pipeline_parallel))
-    guard try ["f16", nil].contains(Arguments.optionalText(kv_type, "kv_type")) else {
-      throw Failure(
-        VKINFER_ERROR_UNSUPPORTED, "this build keeps keys and values in f16 only: leave kv_type NULL")
+    if let name = try Arguments.optionalText(kv_type, "kv_type") {
+      guard let type = KVCacheType(rawValue: name) else {
+        let known = KVCacheType.allCases.map(\.rawValue).joined(separator: ", ")
+        throw Failure(VKINFER_ERROR_UNSUPPORTED, "kv_type \"\(name)\" is none of \(known)")
+      }
+      options.cacheType = type
     }
   }
 }

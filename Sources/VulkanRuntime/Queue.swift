@@ -38,6 +38,7 @@ package final class Queue: Sendable {
   deinit {
     // What still runs uses objects that die with this one. An error (a lost device) leaves nothing running.
     try? waitIdle()
+    // Mesa's queue threads look at semaphores once more after they have set them: see `lastSemaphores`.
     if state.withLock({ $0.finished != nil }) { _ = context.functions.pointee.vkQueueWaitIdle(handle) }
   }
 

@@ -92,6 +92,12 @@ struct BenchMesh: ParsableCommand {
     if let groups, !(1...64).contains(groups) {
       throw ValidationError("--groups \(groups) is not possible: use 1 to 64")
     }
+    guard place.mesh.dataParallel ?? 1 == 1 else {
+      throw ValidationError("--data-parallel is for many requests: use bench requests")
+    }
+    if stageDelay != nil, place.mesh.meshPath ?? .threads != .threads {
+      throw ValidationError("--stage-delay works by --mesh-path threads alone: leave --mesh-path out")
+    }
     guard prompt > 0, promptChunk ?? 1 > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
       throw ValidationError("--prompt and --batch must be 1 or more, --tokens 2 or more")
     }
@@ -103,6 +109,10 @@ struct BenchMesh: ParsableCommand {
     var options = EngineOptions()
     try place.apply(to: &options)
     options.cacheType = cache.kvType
+    guard stageDelay == nil || options.tensorParallel * options.pipelineParallel > 1 else {
+      throw ValidationError(
+        "--stage-delay is for several devices: use --tensor-parallel or --pipeline-parallel")
+    }
     options.contextLength = place.context ?? prompt + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
@@ -113,7 +123,7 @@ struct BenchMesh: ParsableCommand {
     options.flushes = flush
     options.stageDelay = stageDelay
     // Where devices wait within parts of a step, the timeline takes that for work.
-    if plan || svg != nil, options.meshPath == nil { options.meshPath = .threads }
+    if plan || svg != nil || stageDelay != nil, options.meshPath == nil { options.meshPath = .threads }
     guard !(plan || svg != nil) || options.tensorParallel * options.pipelineParallel > 1 else {
       throw ValidationError(
         "--plan and --svg are for several devices: use --tensor-parallel or --pipeline-parallel")

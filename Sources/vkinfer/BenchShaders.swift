@@ -14,8 +14,8 @@ struct BenchShaders: ParsableCommand {
       each number of --columns (tokens at once: from 64 on those of one prompt, below of as many sequences), \
       attention after each --depth, and sampling. Weights rotate over so many copies that no cache serves them. \
       Times are of the device's clock, a dispatch with the barrier behind it; percentages are of what a kernel that \
-      only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones; --tilings tries every sound tiling of the matrix products instead, and shows the fastest \
-      below the default.
+      only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones; --tilings tries \
+      every sound tiling of the matrix products instead, and shows the fastest below the default.
       """)
 
   @Option(help: ArgumentHelp("Only what has this in its name.", valueName: "text"))
@@ -53,6 +53,9 @@ struct BenchShaders: ParsableCommand {
   func validate() throws {
     guard columns.counts.allSatisfy({ (1...4096).contains($0) }) else {
       throw ValidationError("--columns takes counts from 1 to 4096")
+    }
+    guard !tilings || linear.values == [.sbi] else {
+      throw ValidationError("--tilings compares cuts of the tuned kernels: leave --linear out")
     }
     guard (1...1000).contains(best) else { throw ValidationError("--best must be from 1 to 1000") }
   }

@@ -141,10 +141,11 @@ struct Generate: ParsableCommand {
 
     let before = loaded.engine.streaming
     let watches = verbose ? loaded.engine.watchStreams() : []
-    let result = try stream(request, on: loaded.engine)
+    let outcome = Result { try stream(request, on: loaded.engine) }
     let activities = zip(watches, zip(before, loaded.engine.streaming)).map { watch, figures in
       StreamText.activity(from: figures.0, to: figures.1, watch.end())
     }
+    let result = try outcome.get()
     loaded.savePipelines(verbose: verbose)
     if json {
       try Output.write(report(result, loaded, sampling: request.sampling).text + "\n")

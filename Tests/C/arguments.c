@@ -135,6 +135,8 @@ int main(int count, char **arguments) {
   ENGINE(options.device = "no such device", VKINFER_ERROR_DEVICE);
   ENGINE(options.device = "\xff", VKINFER_ERROR_ARGUMENT);
   ENGINE(options.kv_type = "f77", VKINFER_ERROR_UNSUPPORTED);
+  /* Its heads are no whole blocks of 32. */
+  ENGINE(options.kv_type = "q8_0", VKINFER_ERROR_ARGUMENT);
   ENGINE(options.weights_from = 3, VKINFER_ERROR_ARGUMENT);
   ENGINE(options.weights_from = UINT32_MAX, VKINFER_ERROR_ARGUMENT);
   ENGINE(options.prefetch = -2, VKINFER_ERROR_ARGUMENT);

@@ -91,7 +91,7 @@ struct CollectiveTests {
       try group.run(recording, limit: .milliseconds(200))
     }
     #expect(error?.description.contains("not done in time") == true)
-    #expect(ContinuousClock.now - start < .seconds(1))
+    #expect(ContinuousClock.now - start < .seconds(10))
     try devices[0].waitIdle()
     try never.signal(1)
   }

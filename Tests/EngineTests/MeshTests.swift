@@ -226,7 +226,7 @@ struct MeshTests {
     var never: TimelineSemaphore?
     engine.withBatch { batch in
       guard let runner = batch.runner as? MeshRunner else { return }
-      if fault == .killed { runner.patience = .milliseconds(300) }
+      if fault == .killed { runner.patience = .seconds(2) }
       let semaphore = try? runner.runners[failing].device.makeSemaphore()
       never = semaphore
       var steps = 0
@@ -244,7 +244,7 @@ struct MeshTests {
     }
     let start = ContinuousClock.now
     let error = #expect(throws: (any Error).self) { try engine.generate(request) }
-    #expect(ContinuousClock.now - start < .seconds(1))
+    #expect(ContinuousClock.now - start < .seconds(20))
     let text = error.map { "\($0)" } ?? ""
     #expect(text.contains("device \(failing)"), "\(text)")
     engine.withBatch { ($0.runner as? MeshRunner)?.beforeSubmission = nil }
@@ -257,7 +257,7 @@ struct MeshTests {
       let start = ContinuousClock.now
       let error = #expect(throws: (any Error).self) { try engine.generate(request) }
       #expect(error.map { "\($0)" }?.contains("lost") == true)
-      #expect(ContinuousClock.now - start < .seconds(1))
+      #expect(ContinuousClock.now - start < .seconds(20))
       // The driver would let go of a device that is really gone.
       try never?.signal(1)
       engine = try Self.engine(model, MeshShape(tensor: mesh.deviceCount - 1))

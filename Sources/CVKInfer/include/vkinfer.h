@@ -189,7 +189,7 @@ typedef struct vkinfer_engine_options {
   uint64_t host_memory;     /* bytes of host memory for weights that stream; 0 chooses */
   const char *device;       /* an index, or part of a name; NULL: the best */
   const char *mesh;         /* the devices of a mesh, such as "0,1"; one may be there several times. NULL: `device` */
-  const char *kv_type;      /* the type of keys and values: "f16"; NULL chooses */
+  const char *kv_type;      /* the type of keys and values: "f16" or "q8_0"; NULL: f16 */
   const char *cache_directory; /* where compiled kernels are kept; NULL: the user's cache; "": nowhere */
   vkinfer_progress progress;   /* or NULL */
   void *progress_user;
