@@ -118,14 +118,11 @@ package final class BenchmarkDevice {
 
   /// Runs what `record` records, once, and waits for it.
   package func run(keepAlive buffers: [Buffer] = [], _ record: (CommandBuffer) throws -> Void) throws {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    commands.keepAlive(buffers)
-    try record(commands)
-    commands.barrier()
-    try commands.end()
-    try device.computeQueue.submit([commands])
-    try device.computeQueue.waitIdle()
+    try device.run { commands in
+      commands.keepAlive(buffers)
+      try record(commands)
+      commands.barrier()
+    }
   }
 }
 

@@ -216,7 +216,7 @@ package final class CollectiveGroup {
     let device = devices[rank]
     let staging = try device.makeBuffer(byteCount: 4 * values.count, memory: .upload, label: "staging")
     values.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-    try run(on: device) { commands in
+    try device.run { commands in
       commands.copy(from: staging, offset: 0, to: buffers[rank][0], offset: 0, byteCount: staging.byteCount)
       commands.barrier()
     }
@@ -226,7 +226,7 @@ package final class CollectiveGroup {
   package func read(_ count: Int, rank: Int, ofInputs: Bool = false) throws -> [Float] {
     let device = devices[rank]
     let staging = try device.makeBuffer(byteCount: 4 * count, memory: .download, label: "staging")
-    try run(on: device) { commands in
+    try device.run { commands in
       commands.barrier()
       commands.copy(
         from: buffers[rank][ofInputs ? 0 : 1], offset: 0, to: staging, offset: 0, byteCount: 4 * count)
@@ -234,14 +234,5 @@ package final class CollectiveGroup {
     }
     guard let floats = staging.contents?.assumingMemoryBound(to: Float.self) else { return [] }
     return Array(UnsafeBufferPointer(start: floats, count: count))
-  }
-
-  private func run(on device: Device, _ record: (CommandBuffer) -> Void) throws {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    record(commands)
-    try commands.end()
-    try device.computeQueue.submit([commands])
-    try device.computeQueue.waitIdle()
   }
 }

@@ -280,38 +280,34 @@ package final class ModelRunner: StepRunner {
   /// Queues copies of pages, after the steps submitted so far and before those to come.
   package func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
     guard !copies.isEmpty else { return }
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    commands.barrier()
-    for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
-    commands.barrier()
-    try commands.end()
-    try device.computeQueue.submit([commands], wait: [], signal: [])
+    try device.submit { commands in
+      commands.barrier()
+      for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
+      commands.barrier()
+    }
   }
 
   package func movePages(_ moves: [PageMove]) throws {
     guard !moves.isEmpty else { return }
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    commands.barrier()
-    var wasToHost: Bool?
-    for move in moves {
-      switch move {
-      case .toHost(let page, let hostPage):
-        if wasToHost == false { commands.barrier() }
-        let place = try hostPages.place(of: hostPage)
-        kvCache.recordRead(commands, page: page, to: place.buffer, at: place.offset)
-        wasToHost = true
-      case .toDevice(let hostPage, let page):
-        if wasToHost == true { commands.barrier() }
-        let place = try hostPages.place(of: hostPage)
-        kvCache.recordWrite(commands, page: page, from: place.buffer, at: place.offset)
-        wasToHost = false
+    try device.submit { commands in
+      commands.barrier()
+      var wasToHost: Bool?
+      for move in moves {
+        switch move {
+        case .toHost(let page, let hostPage):
+          if wasToHost == false { commands.barrier() }
+          let place = try hostPages.place(of: hostPage)
+          kvCache.recordRead(commands, page: page, to: place.buffer, at: place.offset)
+          wasToHost = true
+        case .toDevice(let hostPage, let page):
+          if wasToHost == true { commands.barrier() }
+          let place = try hostPages.place(of: hostPage)
+          kvCache.recordWrite(commands, page: page, from: place.buffer, at: place.offset)
+          wasToHost = false
+        }
       }
+      commands.barrier()
     }
-    commands.barrier()
-    try commands.end()
-    try device.computeQueue.submit([commands], wait: [], signal: [])
   }
 
   /// Makes ready for steps of so many tokens, of the last of which the next token is drawn if `outputs` is 1: records
@@ -365,7 +361,7 @@ package final class ModelRunner: StepRunner {
     let pool = try device.makeTimestampPool(count: 1 + mostStamps * (model.stages.count + 1))
     var stampCount = 1
     var ends: [(stage: Int?, stampCount: Int)] = []
-    try run { commands in
+    try device.run { commands in
       commands.resetTimestamps(pool)
       commands.writeTimestamp(pool, index: 0)
       commands.onBarrier = { [unowned commands] in
@@ -439,7 +435,7 @@ package final class ModelRunner: StepRunner {
     try drain()
     let count = model.program.vocabularySize
     let buffer = try device.makeBuffer(byteCount: count * 4, memory: .download, label: "logits")
-    try run { commands in
+    try device.run { commands in
       commands.copy(
         from: workspace.memory, offset: workspace.offset(.logits) + 4 * index * workspace.logitsStride,
         to: buffer, offset: 0, byteCount: count * 4)
@@ -455,7 +451,7 @@ package final class ModelRunner: StepRunner {
     let buffer = try device.makeBuffer(
       byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
     for page in pages {
-      try run { commands in
+      try device.run { commands in
         commands.barrier()
         kvCache.recordRead(commands, page: page, to: buffer)
         commands.barrierToHost()
@@ -471,7 +467,7 @@ package final class ModelRunner: StepRunner {
       byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
     for page in pages {
       try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-      try run { commands in
+      try device.run { commands in
         kvCache.recordWrite(commands, page: page, from: buffer)
         commands.barrier()
       }
@@ -481,19 +477,10 @@ package final class ModelRunner: StepRunner {
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-    try run { commands in
+    try device.run { commands in
       commands.copy(from: staging, offset: 0, to: buffer, offset: offset, byteCount: words.count * 4)
       commands.barrier()
     }
-  }
-
-  private func run(_ record: (CommandBuffer) throws -> Void) throws {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    try record(commands)
-    try commands.end()
-    try device.computeQueue.submit([commands], wait: [], signal: [])
-    try device.computeQueue.waitIdle()
   }
 
   private func wait(for number: UInt64) throws {

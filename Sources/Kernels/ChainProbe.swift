@@ -30,30 +30,27 @@ package struct ChainProbe {
     let pipeline = try cache.pipeline(
       "chain", specialization: [UInt32(invocations)], pushConstantBytes: MemoryLayout<ChainProbePush>.size,
       subgroupSize: traits.subgroupSize)
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    commands.keepAlive([state])
-    chain.keepAlive(commands)
-    commands.fill(memory, offset: 0, byteCount: memory.byteCount, value: 0)
-    commands.barrier()
-    for stage in 0..<stageCount {
-      var push = ChainProbePush()
-      push.chain = chain.address
-      push.step = state.address
-      push.inputs = memory.address + UInt64(stage % 2 * byteCount)
-      push.outputs = memory.address + UInt64((stage + 1) % 2 * byteCount)
-      push.shift = UInt32(groups * invocations / 2 + 7 * stage * invocations)
-      chain.add((groups, 1, 1))
-      commands.dispatch(pipeline, pushConstants: push, groups: (groups, 1, 1))
-      chain.endStage()
+    try device.run { commands in
+      commands.keepAlive([state])
+      chain.keepAlive(commands)
+      commands.fill(memory, offset: 0, byteCount: memory.byteCount, value: 0)
+      commands.barrier()
+      for stage in 0..<stageCount {
+        var push = ChainProbePush()
+        push.chain = chain.address
+        push.step = state.address
+        push.inputs = memory.address + UInt64(stage % 2 * byteCount)
+        push.outputs = memory.address + UInt64((stage + 1) % 2 * byteCount)
+        push.shift = UInt32(groups * invocations / 2 + 7 * stage * invocations)
+        chain.add((groups, 1, 1))
+        commands.dispatch(pipeline, pushConstants: push, groups: (groups, 1, 1))
+        chain.endStage()
+      }
+      commands.barrier()
+      commands.copy(
+        from: memory, offset: stageCount % 2 * byteCount, to: outcome, offset: 0, byteCount: byteCount)
+      commands.barrierToHost()
     }
-    commands.barrier()
-    commands.copy(
-      from: memory, offset: stageCount % 2 * byteCount, to: outcome, offset: 0, byteCount: byteCount)
-    commands.barrierToHost()
-    try commands.end()
-    try device.computeQueue.submit([commands])
-    try device.computeQueue.waitIdle()
     guard flags.load(fromByteOffset: 12, as: UInt32.self) == 0 else { return false }
     return (0..<groups * invocations).allSatisfy { words[$0] == UInt32(stageCount) }
   }

@@ -72,15 +72,13 @@ package final class Workspace: Sendable {
     counts = try device.makeBuffer(
       byteCount: 4 * Self.countWords(program: program, limits: limits), memory: .device, label: "token counts"
     )
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    // Counters must start at 0, and padding of activations must be finite.
-    commands.fill(memory, offset: 0, byteCount: memory.byteCount / 4 * 4, value: 0)
-    commands.fill(counts, offset: 0, byteCount: counts.byteCount / 4 * 4, value: 0)
-    commands.barrier()
-    try commands.end()
-    try device.computeQueue.submit([commands], wait: [], signal: [])
-    try device.computeQueue.waitIdle()
+    let (memory, counts) = (memory, counts)
+    try device.run { commands in
+      // Counters must start at 0, and padding of activations must be finite.
+      commands.fill(memory, offset: 0, byteCount: memory.byteCount / 4 * 4, value: 0)
+      commands.fill(counts, offset: 0, byteCount: counts.byteCount / 4 * 4, value: 0)
+      commands.barrier()
+    }
   }
 
   package func address(_ array: Array) -> UInt64 { memory.address + UInt64(offsets[array.rawValue]) }

@@ -94,6 +94,21 @@ package final class Device: Sendable {
     return try CommandBuffer(context: context, queue: queue, reusable: reusable)
   }
 
+  /// Records commands for the compute queue and hands them over: they start after all before them.
+  package func submit(_ record: (CommandBuffer) throws -> Void) throws {
+    let commands = try makeCommandBuffer(queue: computeQueue, reusable: false)
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    try computeQueue.submit([commands])
+  }
+
+  /// The same, and waits until they are done.
+  package func run(_ record: (CommandBuffer) throws -> Void) throws {
+    try submit(record)
+    try computeQueue.waitIdle()
+  }
+
   /// `count` places for timestamps of the compute queue. Throws `.unsupported` where there are none.
   package func makeTimestampPool(count: Int) throws(VulkanError) -> TimestampPool {
     try TimestampPool(context: context, count: count)
