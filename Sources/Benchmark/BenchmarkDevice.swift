@@ -104,7 +104,7 @@ package final class BenchmarkDevice {
       let start = ContinuousClock.now
       try device.computeQueue.submit([commands])
       try device.computeQueue.waitIdle()
-      return try pool.map { try $0.read()[1] * 1e-9 } ?? (ContinuousClock.now - start).inSeconds
+      return try pool.map { try $0.read()[1] * 1e-9 } ?? (ContinuousClock.now - start) / .seconds(1)
     }
     // The first run of anything pays for what others find ready.
     if isWarm { _ = try run() } else { try warmUp { _ = try run() } }
@@ -132,10 +132,6 @@ package struct Timing {
   package var pipelines: [Pipeline]
 }
 
-extension Duration {
-  /// As a number of seconds.
-  package var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
-}
 
 extension BenchmarkDevice {
   /// How products are cut on this device, as far as that was measured.

@@ -120,7 +120,7 @@ package struct DeviceFigures {
       try benchmark.repeated(repetitions) {
         let start = ContinuousClock.now
         try body()
-        return (ContinuousClock.now - start).inSeconds * 1e6 / Double(count)
+        return (ContinuousClock.now - start) / .seconds(1) * 1e6 / Double(count)
       }
     }
     if wants(submitName) {

@@ -112,7 +112,7 @@ package final class ModelBenchmark {
       overlaps: workload.overlaps)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
-    loadSeconds = (ContinuousClock.now - start).inSeconds
+    loadSeconds = (ContinuousClock.now - start) / .seconds(1)
     for layer in 0..<program.layerCount {
       try benchmark.fill(
         runner.kvCache.keys(layer: layer), byteCount: runner.kvCache.byteCount / program.layerCount,
@@ -205,7 +205,7 @@ package final class ModelBenchmark {
         if isLast { _ = try runner.results(ticket) }
         position = end
       }
-      return (ContinuousClock.now - start).inSeconds
+      return (ContinuousClock.now - start) / .seconds(1)
     }
   }
 
@@ -244,7 +244,7 @@ package final class ModelBenchmark {
         _ = try runner.results(tickets.removeFirst())
         if done == 0 { start = ContinuousClock.now }
       }
-      return (ContinuousClock.now - start).inSeconds / Double(steps)
+      return (ContinuousClock.now - start) / .seconds(1) / Double(steps)
     }
     try benchmark.warmUp { _ = try run(min(workload.tokens, 8)) }
     return Samples(try (0..<repetitions).map { _ in try run(workload.tokens) })

@@ -133,15 +133,15 @@ extension RequestWorkload {
     while try engine.step() {
       try onProgress(times.all.withLock { $0.reduce(0) { $0 + $1.count } })
     }
-    let seconds = (ContinuousClock.now - start).inSeconds
+    let seconds = (ContinuousClock.now - start) / .seconds(1)
     if let error = times.failure.withLock({ $0 }) { throw error }
     let all = times.all.withLock { $0 }
     guard zip(all, outputs).allSatisfy({ $0.count == $1 }) else {
       throw BenchmarkError("requests ended before they had all their tokens: this is a fault of the engine")
     }
-    let gaps = all.flatMap { times in zip(times, times.dropFirst()).map { ($1 - $0).inSeconds } }
+    let gaps = all.flatMap { times in zip(times, times.dropFirst()).map { ($1 - $0) / .seconds(1) } }
     return RequestFigures(
-      seconds: seconds, firstToken: Samples(all.map { ($0[0] - start).inSeconds }),
+      seconds: seconds, firstToken: Samples(all.map { ($0[0] - start) / .seconds(1) }),
       betweenTokens: gaps.isEmpty ? nil : Samples(gaps), outputTokens: outputs.reduce(0, +))
   }
 }

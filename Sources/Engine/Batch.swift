@@ -191,7 +191,7 @@ final class Batch: @unchecked Sendable {
     if pacesPrompts {
       scheduler.pace.note(
         texts: step.texts, promptTokens: step.promptTokens,
-        seconds: (now - max(lastDone, step.submitted)).seconds)
+        seconds: (now - max(lastDone, step.submitted)) / .seconds(1))
     }
     lastDone = now
     for read in step.states where scheduler.isRunning(id: read.id, epoch: read.epoch) {
@@ -294,7 +294,7 @@ struct ActiveRequest: Sendable {
         GenerationResult(
           text: output.text, tokens: tokens, logprobs: logprobs, promptTokenCount: request.prompt.count,
           sharedTokenCount: sharedTokens ?? 0,
-          finishReason: reason, timeToFirstToken: (first - start).seconds,
-          decodeSeconds: ((lastTokenTime ?? first) - first).seconds)))
+          finishReason: reason, timeToFirstToken: (first - start) / .seconds(1),
+          decodeSeconds: ((lastTokenTime ?? first) - first) / .seconds(1))))
   }
 }

@@ -216,7 +216,7 @@ public final class Engine: Sendable {
     var begin = ContinuousClock.now
     func lap() -> Double {
       defer { begin = .now }
-      return (ContinuousClock.now - begin).seconds
+      return (ContinuousClock.now - begin) / .seconds(1)
     }
     let total = placement.programs.reduce(0) { $0 + Engine.sourceBytes(of: $1) }
     var loaded = 0
@@ -253,7 +253,7 @@ public final class Engine: Sendable {
     {
       let start = ContinuousClock.now
       try runner.prepare(Engine.steps(ofPrompt: prompt, promptChunk: promptChunk)) {
-        try onProgress(.kernels(seconds: (ContinuousClock.now - start).seconds))
+        try onProgress(.kernels(seconds: (ContinuousClock.now - start) / .seconds(1)))
       }
     }
     var schedule = Scheduler.Limits(
@@ -277,7 +277,7 @@ public final class Engine: Sendable {
     times.steps = lap()
     for device in devices {
       times.pipelines += device.pipelinesMade.count
-      times.pipelineSeconds += device.pipelinesMade.time.seconds
+      times.pipelineSeconds += device.pipelinesMade.time / .seconds(1)
     }
     startTimes = times
     let scheduler = Scheduler(

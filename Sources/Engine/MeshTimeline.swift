@@ -179,7 +179,7 @@ extension Device {
       }
     }
     guard let best else { return 0 }
-    let nanoseconds = (best.host - host).seconds * 1e9
+    let nanoseconds = (best.host - host) / .seconds(1) * 1e9
     return best.tick &- UInt64(max(0, nanoseconds / physical.capabilities.timestampPeriodNanoseconds))
   }
 }

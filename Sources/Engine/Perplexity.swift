@@ -72,7 +72,7 @@ extension Engine {
         }
         return PerplexityResult(
           perplexity: exp(sum / Double(max(scored, 1))), scoredTokens: scored, chunks: done,
-          seconds: (clock.now - start).seconds)
+          seconds: (clock.now - start) / .seconds(1))
       }
     }
   }

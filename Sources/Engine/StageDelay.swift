@@ -78,7 +78,7 @@ final class StagePad: Sendable {
       guard (try? worked.wait(for: step.number)) == true else { return }
       let start = ContinuousClock.now
       usleep(UInt32(min(step.seconds, 4000) * 1e6))
-      state.withLock { $0.seconds[step.number] = (ContinuousClock.now - start).seconds }
+      state.withLock { $0.seconds[step.number] = (ContinuousClock.now - start) / .seconds(1) }
       try? step.done.0.signal(step.done.1)
     }
   }

@@ -254,8 +254,8 @@ struct BenchMesh: ParsableCommand {
       let (first, tokens) = counts.whenAllHadStarted
       let end = ContinuousClock.now
       return (
-        Double(command.prompt * count) / (first - start).inSeconds,
-        Double(count * command.tokens - tokens) / (end - first).inSeconds
+        Double(command.prompt * count) / ((first - start) / .seconds(1)),
+        Double(count * command.tokens - tokens) / ((end - first) / .seconds(1))
       )
     }
   }

@@ -129,7 +129,7 @@ final class GenerateMany: Sendable {
         case .failed(let error): try fail(index, error)
         }
       }
-      let seconds = (ContinuousClock.now - start).inSeconds
+      let seconds = (ContinuousClock.now - start) / .seconds(1)
       progress.draw(
         "generating", done: done, total: requests.count,
         detail: "\(done) of \(Format.count(requests.count, "request")), "
@@ -139,7 +139,7 @@ final class GenerateMany: Sendable {
         for id in running { engine.cancel(id) }
       }
     }
-    totals.seconds = (ContinuousClock.now - start).inSeconds
+    totals.seconds = (ContinuousClock.now - start) / .seconds(1)
     return totals
   }
 

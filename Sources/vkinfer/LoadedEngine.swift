@@ -51,7 +51,7 @@ struct LoadedEngine {
       engines = [engine]
       server = engine
     }
-    loadSeconds = (ContinuousClock.now - start).inSeconds
+    loadSeconds = (ContinuousClock.now - start) / .seconds(1)
     if verbose {
       Output.note(
         "loaded onto \(engine.deviceName) in \(Format.decimal(loadSeconds, 2)) s, with a context of "
