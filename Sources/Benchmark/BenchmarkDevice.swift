@@ -132,7 +132,6 @@ package struct Timing {
   package var pipelines: [Pipeline]
 }
 
-
 extension BenchmarkDevice {
   /// How products are cut on this device, as far as that was measured.
   package var tuningTexts: [String] {
