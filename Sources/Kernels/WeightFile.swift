@@ -25,7 +25,12 @@ struct WeightFile: Sendable {
     direct = usesDirect ? read_open_direct(path) : -1
     isDirect = direct >= 0
     var status = stat()
-    fstat(descriptor, &status)
+    guard fstat(descriptor, &status) == 0 else {
+      let number = errno
+      Glibc.close(descriptor)
+      if direct >= 0 { Glibc.close(direct) }
+      throw Self.error(path, "cannot be examined", number)
+    }
     (size, modified) = (Int(status.st_size), status.st_mtim)
   }
 
