@@ -90,7 +90,7 @@ extension BenchmarkDevice {
     let kernel = RandomKernel(recipe: .uniform(type, center: 0, width: 1.7, seed: 1))
     try run(keepAlive: buffers) { commands in
       try kernel.record(
-        commands, destination: address, byteCount: byteCount, firstBlock: 0, cache: cache, traits: traits)
+        commands, destination: address, byteCount: byteCount, firstBlock: 0, cache: cache)
     }
   }
 }

@@ -9,7 +9,7 @@ package final class BenchmarkDevice {
   package let cache: KernelCache
   /// Those of other methods, by method.
   private var otherCaches: [StepMethod: KernelCache] = [:]
-  package let traits: DeviceTraits
+  package var traits: DeviceTraits { cache.traits }
   private let instance: VulkanInstance
   /// Called now and then; throws to end the work.
   private let checkpoint: () throws -> Void
@@ -31,7 +31,6 @@ package final class BenchmarkDevice {
       instance: instance, physical: physical, pipelineCacheDirectory: pipelineDirectory,
       captureStatistics: captureStatistics)
     cache = KernelCache(device: device)
-    traits = DeviceTraits(physical)
     self.checkpoint = checkpoint
   }
 

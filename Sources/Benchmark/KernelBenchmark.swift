@@ -98,7 +98,7 @@ package struct KernelBenchmark {
     guard let tensor = TensorInfo(name: "blocks", shape: [columns, rows], type: type) else { return }
     let source = RandomTensorSource(tensors: [tensor], seed: 1, hasRecipes: true)
     guard let recipe = source.recipe(of: tensor) else { return }
-    let (cache, traits) = (benchmark.cache, benchmark.traits)
+    let cache = benchmark.cache
     func report(_ name: String, bytes: Int, _ record: (CommandBuffer) throws -> Void) throws {
       let timing = try benchmark.time(
         repetitions: repetitions, keepAlive: [blocks], record: record)
@@ -111,8 +111,7 @@ package struct KernelBenchmark {
     // Repacking needs blocks to work on.
     try report(randomName, bytes: rows * rowBytes) { commands in
       try RandomKernel(recipe: recipe).record(
-        commands, destination: blocks.address, byteCount: rows * rowBytes, firstBlock: 0, cache: cache,
-        traits: traits)
+        commands, destination: blocks.address, byteCount: rows * rowBytes, firstBlock: 0, cache: cache)
     }
     guard wants(repackName) else { return }
     let loader = try WeightLoader(
@@ -126,7 +125,7 @@ package struct KernelBenchmark {
       push.row_count = UInt32(rows)
       push.row_stride = 1
       commands.keepAlive(planes)
-      try RepackKernel(matrix: matrix).record(commands, push: push, cache: cache, traits: traits)
+      try RepackKernel(matrix: matrix).record(commands, push: push, cache: cache)
     }
   }
 

@@ -41,12 +41,12 @@ struct TilingComparison {
   private func compile(
     _ kernels: [LinearKernel], _ tilings: [LinearKernel.Tiling]
   ) throws -> [LinearKernel.Tiling] {
-    let (cache, traits) = (subject.benchmark.cache, subject.benchmark.traits)
+    let cache = subject.benchmark.cache
     let outcome = Mutex<(isSound: [Bool], failure: (any Error)?)>(
       ([Bool](repeating: false, count: tilings.count), nil))
     DispatchQueue.concurrentPerform(iterations: tilings.count) { index in
       do {
-        for kernel in kernels { _ = try kernel.pipeline(tilings[index], cache: cache, traits: traits) }
+        for kernel in kernels { _ = try kernel.pipeline(tilings[index], cache: cache) }
         outcome.withLock { $0.isSound[index] = true }
       } catch let error as VulkanError where error.kind == .unsupported {
         // More than the device has room for.
@@ -73,8 +73,7 @@ struct TilingComparison {
       for products in stages {
         for product in products {
           try product.kernel.record(
-            commands, push: product.push, columnCount: columnCount, cache: benchmark.cache,
-            traits: benchmark.traits, tiling: tiling)
+            commands, push: product.push, columnCount: columnCount, cache: benchmark.cache, tiling: tiling)
         }
         commands.dispatchBarrier()
       }

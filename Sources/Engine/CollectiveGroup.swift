@@ -9,7 +9,6 @@ package final class CollectiveGroup {
   package let path: MeshPath
   package let devices: [Device]
   private let caches: [KernelCache]
-  private let traits: [DeviceTraits]
   private let memory: HostMemory
   private let views: [Buffer]
   private let board: MeshBoard
@@ -33,7 +32,6 @@ package final class CollectiveGroup {
     self.devices = devices
     self.caches = caches
     self.floats = floats
-    traits = devices.map { DeviceTraits($0.physical) }
     let ranks = devices.count
     let boardBytes = MeshBoard.byteCount(deviceCount: ranks)
     // Two of each, in turn.
@@ -137,7 +135,7 @@ package final class CollectiveGroup {
             parts: base, stride: shared.stride, sums: base + UInt64(16 * ranks * shared.stride))
           for push in segment.pushes(collective, stage: stage) {
             try SumKernel().record(
-              recording.commands, push: push, cache: caches[rank], traits: traits[rank])
+              recording.commands, push: push, cache: caches[rank])
           }
         }
       }
@@ -153,7 +151,7 @@ package final class CollectiveGroup {
     guard let signals = signals[rank] else { return try recording.exchange() }
     try signals.record(
       recording.commands, slot: 0, reached: count, devices: 0..<devices.count, wanted: count,
-      cache: caches[rank], traits: traits[rank])
+      cache: caches[rank])
   }
 
   /// Runs it on all devices.

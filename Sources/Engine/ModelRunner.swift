@@ -10,7 +10,7 @@ import VulkanRuntime
 /// results behind and never stands between two steps.
 package final class ModelRunner: StepRunner {
   let device: Device
-  let traits: DeviceTraits
+  var traits: DeviceTraits { cache.traits }
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
@@ -77,7 +77,7 @@ package final class ModelRunner: StepRunner {
     self.cache = cache
     self.model = model
     self.limits = limits
-    traits = cache.traits
+    let traits = cache.traits
     let program = model.program
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount,
@@ -88,7 +88,7 @@ package final class ModelRunner: StepRunner {
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
       chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU && traits.method.isFast
-        && ChainProbe.succeeds(cache: cache, traits: traits))
+        && ChainProbe.succeeds(cache: cache))
     done = try device.makeSemaphore()
     for index in 0..<depth {
       slots.append(Slot(step: try StepSlot(device: device, limits: limits, index: index)))
@@ -514,8 +514,8 @@ package final class ModelRunner: StepRunner {
     let first = try begin()
     // What other devices have written is host memory to this one.
     if recorder.isShared { first.barrier() }
-    return StepRecording(first, next: begin, stamps: stamps) { [model, cache, traits] unit, commands in
-      try model.recordArrival(of: unit, commands, cache: cache, traits: traits)
+    return StepRecording(first, next: begin, stamps: stamps) { [model, cache] unit, commands in
+      try model.recordArrival(of: unit, commands, cache: cache)
     }
   }
 }

@@ -53,9 +53,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   }
 
   /// Workgroups along y: every kv head, and every group of its query heads.
-  package var headGroups: Int {
-    heads.kvHeadCount * ((heads.headCount / heads.kvHeadCount + group - 1) / group)
-  }
+  package var headGroups: Int { heads.groupCount(of: group) }
 
   /// Floats that splits of `tokenCount` tokens leave for the last workgroup.
   package func partialCount(tokenCount: Int) -> Int {
@@ -78,16 +76,15 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: AttentionPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits,
+    _ commands: CommandBuffer, push: AttentionPush, tokenCount: Int, cache: KernelCache,
     chain: StageChain? = nil
   ) throws {
     var push = push
     push.chain = chain?.address ?? 0
     let groups = (tokenCount, headGroups, splits)
     chain?.add(groups)
-    let pipeline = try cache.pipeline(
-      "attention_decode", specialization: specialization(traits, isChained: chain != nil),
-      pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: groups)
+    try cache.dispatch(
+      commands, "attention_decode", specialization(cache.traits, isChained: chain != nil), push,
+      groups: groups)
   }
 }

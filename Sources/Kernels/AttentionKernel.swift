@@ -2,6 +2,11 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
+extension HeadLayout {
+  /// Groups of up to `size` query heads of one kv head.
+  func groupCount(of size: Int) -> Int { kvHeadCount * ((headCount / kvHeadCount + size - 1) / size) }
+}
+
 /// Causal attention over the paged KV cache (Shaders/attention/attention.comp).
 package struct AttentionKernel: Sendable, Hashable {
   package var heads: HeadLayout
@@ -33,7 +38,7 @@ package struct AttentionKernel: Sendable, Hashable {
     threads = traits.invocations(
       (wanted + traits.subgroupSize - 1) / traits.subgroupSize * traits.subgroupSize)
     let tiles = (rowCount + self.tileRows - 1) / self.tileRows
-    let workgroups = tiles * heads.kvHeadCount * ((headsPerKV + group - 1) / group)
+    let workgroups = tiles * heads.groupCount(of: group)
     let wantedWorkgroups = max(1, traits.wantedSubgroups / 16)
     splits = traits.isCPU ? 1 : max(1, min(32, wantedWorkgroups / workgroups))
     while sharedBytes > traits.sharedMemory, self.tileRows > 1 { self.tileRows /= 2 }
@@ -46,9 +51,7 @@ package struct AttentionKernel: Sendable, Hashable {
   }
 
   /// Workgroups along y: every kv head, and every group of its query heads.
-  package var headGroups: Int {
-    heads.kvHeadCount * ((heads.headCount / heads.kvHeadCount + group - 1) / group)
-  }
+  package var headGroups: Int { heads.groupCount(of: group) }
 
   /// Floats that splits of `rowCount` tokens leave for the last workgroup.
   package func partialCount(rowCount: Int) -> Int {
@@ -67,12 +70,9 @@ package struct AttentionKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: AttentionPush, tileCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: AttentionPush, tileCount: Int, cache: KernelCache
   ) throws {
-    let pipeline = try cache.pipeline(
-      "attention",
-      specialization: specialization,
-      pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (tileCount, headGroups, splits))
+    try cache.dispatch(
+      commands, "attention", specialization, push, groups: (tileCount, headGroups, splits))
   }
 }

@@ -27,9 +27,7 @@ package struct AttentionLanesKernel: Sendable, Hashable {
   }
 
   /// Workgroups along y: every kv head, and every group of its query heads.
-  package var headGroups: Int {
-    heads.kvHeadCount * ((heads.headCount / heads.kvHeadCount + group - 1) / group)
-  }
+  package var headGroups: Int { heads.groupCount(of: group) }
 
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
     [traits.subgroupSize, heads.headSize, group, tileRows, rounds].map { UInt32($0) }
@@ -37,11 +35,9 @@ package struct AttentionLanesKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: AttentionPush, tileCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: AttentionPush, tileCount: Int, cache: KernelCache
   ) throws {
-    let pipeline = try cache.pipeline(
-      "attention_lanes", specialization: specialization(traits),
-      pushConstantBytes: MemoryLayout<AttentionPush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (tileCount, headGroups, 1))
+    try cache.dispatch(
+      commands, "attention_lanes", specialization(cache.traits), push, groups: (tileCount, headGroups, 1))
   }
 }

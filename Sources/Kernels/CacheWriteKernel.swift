@@ -25,20 +25,18 @@ package struct CacheWriteKernel: Sendable, Hashable {
 
   /// Records it for `rowCount` tokens. `push.chain`, `kv_head_count` and `head_size` are filled in.
   package func record(
-    _ commands: CommandBuffer, push: CacheWritePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits,
+    _ commands: CommandBuffer, push: CacheWritePush, rowCount: Int, cache: KernelCache,
     chain: StageChain? = nil
   ) throws {
     var push = push
     push.chain = chain?.address ?? 0
     push.kv_head_count = UInt32(heads.kvHeadCount)
     push.head_size = UInt32(heads.headSize)
-    let threads = threads(traits)
+    let threads = threads(cache.traits)
     let groups = ((Self.width(heads) / 32 + threads - 1) / threads, rowCount, 1)
     chain?.add(groups)
-    let pipeline = try cache.pipeline(
-      "cache_write", specialization: specialization(traits, isChained: chain != nil),
-      pushConstantBytes: MemoryLayout<CacheWritePush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: groups)
+    try cache.dispatch(
+      commands, "cache_write", specialization(cache.traits, isChained: chain != nil), push, groups: groups)
   }
 }
 
@@ -64,6 +62,6 @@ extension PlanRecorder {
     push.step = slot.stepAddress
     if let chain { chain.endStage() } else { commands.dispatchBarrier() }
     try kernel.record(
-      commands, push: push, rowCount: shape.rows, cache: cache, traits: traits, chain: chain)
+      commands, push: push, rowCount: shape.rows, cache: cache, chain: chain)
   }
 }

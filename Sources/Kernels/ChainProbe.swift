@@ -13,13 +13,13 @@ package struct ChainProbe {
   /// Runs a trial: many stages with several times the workgroups that a device holds at a time, some slow.
   ///
   /// - Returns: whether every stage saw the whole stage before it, and none gave up waiting.
-  package static func succeeds(cache: KernelCache, traits: DeviceTraits) throws -> Bool {
+  package static func succeeds(cache: KernelCache) throws -> Bool {
     let device = cache.device
     guard let chain = try StageChain(device: device, stageCount: stageCount) else {
       return false
     }
-    let invocations = traits.invocations(wantedInvocations)
-    let groups = traits.isCPU ? 256 : 8192
+    let invocations = cache.traits.invocations(wantedInvocations)
+    let groups = cache.traits.isCPU ? 256 : 8192
     let byteCount = 4 * groups * invocations
     let memory = try device.makeBuffer(byteCount: 2 * byteCount, memory: .device, label: "trial of a chain")
     let outcome = try device.makeBuffer(byteCount: byteCount, memory: .download, label: "trial of a chain")
@@ -29,7 +29,7 @@ package struct ChainProbe {
     flags.storeBytes(of: SIMD4<UInt32>(repeating: 0), as: SIMD4<UInt32>.self)
     let pipeline = try cache.pipeline(
       "chain", specialization: [UInt32(invocations)], pushConstantBytes: MemoryLayout<ChainProbePush>.size,
-      subgroupSize: traits.subgroupSize)
+      subgroupSize: cache.traits.subgroupSize)
     try device.run { commands in
       commands.keepAlive([state])
       chain.keepAlive(commands)

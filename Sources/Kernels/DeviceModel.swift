@@ -54,10 +54,10 @@ package final class DeviceModel: Sendable {
 
   /// Records what comes before the products that read a unit of weights that stream.
   package func recordArrival(
-    of unit: Int, _ commands: CommandBuffer, cache: KernelCache, traits: DeviceTraits
+    of unit: Int, _ commands: CommandBuffer, cache: KernelCache
   ) throws {
 
-    try stream?.recordArrival(of: unit, commands, cache: cache, traits: traits)
+    try stream?.recordArrival(of: unit, commands, cache: cache)
   }
 
   /// Bytes of the matrices of `program` in device layout.

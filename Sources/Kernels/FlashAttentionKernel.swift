@@ -69,18 +69,16 @@ package struct FlashAttentionKernel: Sendable, Hashable {
 
   /// Records attention of `tileCount` tiles. `push.head_count` and `kv_head_count` are filled in.
   package func record(
-    _ commands: CommandBuffer, push: FlashPush, tileCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: FlashPush, tileCount: Int, cache: KernelCache
   ) throws {
     var push = push
     push.head_count = UInt32(heads.headCount)
     push.kv_head_count = UInt32(heads.kvHeadCount)
-    guard fits(traits) else {
+    guard fits(cache.traits) else {
       throw KernelError.unsupported(
         "flash: \(sharedBytes) bytes of shared memory are more than the device has")
     }
-    let pipeline = try cache.pipeline(
-      "flash", specialization: specialization(traits),
-      pushConstantBytes: MemoryLayout<FlashPush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (heads.headCount, tileCount, 1))
+    try cache.dispatch(
+      commands, "flash", specialization(cache.traits), push, groups: (heads.headCount, tileCount, 1))
   }
 }

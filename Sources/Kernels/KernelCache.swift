@@ -40,6 +40,18 @@ package final class KernelCache: Sendable {
     return made
   }
 
+  /// Records a dispatch of a shader with these specialization constants, its subgroups of the size that the device's
+  /// traits say.
+  package func dispatch<Constants: BitwiseCopyable>(
+    _ commands: CommandBuffer, _ shader: String, _ specialization: [UInt32], _ pushConstants: Constants,
+    groups: (Int, Int, Int)
+  ) throws {
+    let pipeline = try pipeline(
+      shader, specialization: specialization, pushConstantBytes: MemoryLayout<Constants>.size,
+      subgroupSize: traits.subgroupSize)
+    commands.dispatch(pipeline, pushConstants: pushConstants, groups: groups)
+  }
+
   /// Every variant made so far, with its pipeline, sorted by name.
   package var made: [(variant: Variant, pipeline: Pipeline)] {
     pipelines.withLock { $0.map { (variant: $0.key, pipeline: $0.value) } }

@@ -215,11 +215,11 @@ package struct LinearKernel: Sendable, Hashable {
   }
 
   package func pipeline(
-    _ tiling: Tiling, isChained: Bool = false, cache: KernelCache, traits: DeviceTraits
+    _ tiling: Tiling, isChained: Bool = false, cache: KernelCache
   ) throws -> Pipeline {
     try cache.pipeline(
-      shaderName, specialization: specialization(tiling, isChained: isChained, traits: traits),
-      pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: traits.subgroupSize)
+      shaderName, specialization: specialization(tiling, isChained: isChained, traits: cache.traits),
+      pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: cache.traits.subgroupSize)
   }
 
   /// Workgroups for `columnCount` columns.
@@ -234,10 +234,10 @@ package struct LinearKernel: Sendable, Hashable {
   ///
   /// - Parameter chain: where the stages around it run without barriers; the caller ends the stage.
   package func record(
-    _ commands: CommandBuffer, push: LinearPush, columnCount: Int, cache: KernelCache, traits: DeviceTraits,
+    _ commands: CommandBuffer, push: LinearPush, columnCount: Int, cache: KernelCache,
     tiling: Tiling? = nil, chain: StageChain? = nil
   ) throws {
-    let tiling = tiling ?? self.tiling(columnCount: columnCount, traits: traits)
+    let tiling = tiling ?? self.tiling(columnCount: columnCount, traits: cache.traits)
     precondition(tiling.groupRows % rowMultiple == 0)
     var push = push
     push.weights = matrix.push
@@ -248,7 +248,7 @@ package struct LinearKernel: Sendable, Hashable {
     let groups = groups(tiling, columnCount: columnCount)
     chain?.add(groups)
     commands.dispatch(
-      try pipeline(tiling, isChained: chain != nil, cache: cache, traits: traits), pushConstants: push,
+      try pipeline(tiling, isChained: chain != nil, cache: cache), pushConstants: push,
       groups: groups)
   }
 }

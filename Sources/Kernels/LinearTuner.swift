@@ -133,7 +133,7 @@ package final class LinearTuner {
   /// Compiles candidates, several at a time, as far as time goes: those that there was time for are ready, if only to
   /// find that the device has no room for them.
   private func compile(_ batches: [(LinearKernel, ArraySlice<LinearKernel.Tiling>)]) -> [[Bool]] {
-    let (cache, traits) = (recorder.cache, recorder.traits)
+    let cache = recorder.cache
     // Breadth first, so that what there is no time for is the last of each.
     let all = (0...Self.candidatesAtOnce).flatMap { place in
       batches.indices.compactMap { index in
@@ -147,7 +147,7 @@ package final class LinearTuner {
       let (index, place, kernel, tiling) = all[entry]
       let start = ContinuousClock.now
       guard start + slowest.withLock({ $0 }) < deadline else { return }
-      _ = try? kernel.pipeline(tiling, isChained: isChained, cache: cache, traits: traits)
+      _ = try? kernel.pipeline(tiling, isChained: isChained, cache: cache)
       let duration = ContinuousClock.now - start
       slowest.withLock { $0 = max($0, duration) }
       ready.withLock { $0[index][place] = true }
@@ -173,7 +173,7 @@ package final class LinearTuner {
       for product in subject.products {
         try product.kernel.record(
           commands, push: product.push, columnCount: product.columnCount, cache: recorder.cache,
-          traits: recorder.traits, tiling: tiling, chain: chain)
+          tiling: tiling, chain: chain)
         if let chain { chain.endStage() } else { commands.dispatchBarrier() }
       }
     } catch let error as VulkanError where error.kind == .unsupported {

@@ -71,31 +71,31 @@ package struct MatrixKernel: Sendable, Hashable {
   }
 
   /// - Throws: `KernelError.unsupported` for a tiling that the device has no room for.
-  package func pipeline(_ tiling: MatrixTiling, cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
-    guard tiling.fits(units, traits) else {
+  package func pipeline(_ tiling: MatrixTiling, cache: KernelCache) throws -> Pipeline {
+    guard tiling.fits(units, cache.traits) else {
       throw KernelError.unsupported(
         "\(shaderName): workgroups of \(tiling.subgroups) subgroups and \(tiling.sharedBytes(units)) bytes of shared "
           + "memory are more than the device has room for")
     }
     return try cache.pipeline(
-      shaderName, specialization: specialization(tiling, traits: traits),
-      pushConstantBytes: MemoryLayout<MatrixPush>.size, subgroupSize: traits.subgroupSize)
+      shaderName, specialization: specialization(tiling, traits: cache.traits),
+      pushConstantBytes: MemoryLayout<MatrixPush>.size, subgroupSize: cache.traits.subgroupSize)
   }
 
   /// Records the product. `push.weights`, `columns`, `rows` and `row_offset` are filled in here; `push.scale` is 1, or
   /// 1 / `HIDDEN_SCALE` for inputs that the gated epilogue made.
   package func record(
-    _ commands: CommandBuffer, push: MatrixPush, tokenCount: Int, cache: KernelCache, traits: DeviceTraits,
+    _ commands: CommandBuffer, push: MatrixPush, tokenCount: Int, cache: KernelCache,
     tiling: MatrixTiling? = nil
   ) throws {
-    let tiling = tiling ?? self.tiling(tokenCount: tokenCount, traits: traits)
+    let tiling = tiling ?? self.tiling(tokenCount: tokenCount, traits: cache.traits)
     var push = push
     push.weights = matrix.push
     push.columns = UInt32(matrix.columns)
     push.rows = UInt32(matrix.rows)
     push.row_offset = UInt32(matrix.rowOffset)
     commands.dispatch(
-      try pipeline(tiling, cache: cache, traits: traits), pushConstants: push,
+      try pipeline(tiling, cache: cache), pushConstants: push,
       groups: groups(tiling, tokenCount: tokenCount))
   }
 }

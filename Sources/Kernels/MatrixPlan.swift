@@ -78,7 +78,7 @@ private struct MatrixStep {
         headNorm.extras = push.extras
         headNorm.output_stride = push.output_stride
         try HeadNormKernel().record(
-          commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache, traits: recorder.traits)
+          commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache)
       }
       try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
 
@@ -141,8 +141,7 @@ private struct MatrixStep {
       push.addend_epsilon = pending.stage.postNorm?.epsilon ?? 0
     }
     try NormaliseKernel(hasAddend: pending != nil, gathersOutputs: gathersOutputs).record(
-      commands, push: push, rowCount: gathersOutputs ? shape.outputs : shape.rows, cache: recorder.cache,
-      traits: recorder.traits)
+      commands, push: push, rowCount: gathersOutputs ? shape.outputs : shape.rows, cache: recorder.cache)
     commands.dispatchBarrier()
     pending = nil
   }
@@ -169,7 +168,7 @@ private struct MatrixStep {
       tiling.split = 1
     }
     try kernel.record(
-      commands, push: push, tokenCount: tokenCount, cache: recorder.cache, traits: recorder.traits,
+      commands, push: push, tokenCount: tokenCount, cache: recorder.cache,
       tiling: tiling)
   }
 
@@ -182,7 +181,7 @@ private struct MatrixStep {
         traits: recorder.traits)
     {
       return try kernel.record(
-        commands, push: attention, tokenCount: shape.tiles, cache: recorder.cache, traits: recorder.traits)
+        commands, push: attention, tokenCount: shape.tiles, cache: recorder.cache)
     }
     var push = FlashPush()
     push.queries = attention.queries
@@ -198,6 +197,6 @@ private struct MatrixStep {
     push.scale = attention.scale
     push.softcap = attention.softcap
     try flash.record(
-      commands, push: push, tileCount: shape.tiles, cache: recorder.cache, traits: recorder.traits)
+      commands, push: push, tileCount: shape.tiles, cache: recorder.cache)
   }
 }

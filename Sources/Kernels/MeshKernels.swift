@@ -21,14 +21,11 @@ package struct CombineKernel: Sendable, Hashable {
 
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
   package func record(
-    _ commands: CommandBuffer, push: CombinePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: CombinePush, rowCount: Int, cache: KernelCache
   ) throws {
-    commands.dispatch(
-      try cache.pipeline(
-        "combine",
-        specialization: specialization(width: Int(push.width), traits: traits),
-        pushConstantBytes: MemoryLayout<CombinePush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: (rowCount, 1, 1))
+    try cache.dispatch(
+      commands, "combine", specialization(width: Int(push.width), traits: cache.traits), push,
+      groups: (rowCount, 1, 1))
   }
 }
 
@@ -42,14 +39,12 @@ package struct RowsKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: RowsPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: RowsPush, rowCount: Int, cache: KernelCache
   ) throws {
-    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : 256)
-    commands.dispatch(
-      try cache.pipeline(
-        "rows", specialization: [UInt32(threads), takesOutputs ? 1 : 0],
-        pushConstantBytes: MemoryLayout<RowsPush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: ((Int(push.quads) + threads - 1) / threads, rowCount, 1))
+    let threads = cache.traits.invocations(cache.traits.isCPU ? cache.traits.subgroupSize : 256)
+    try cache.dispatch(
+      commands, "rows", [UInt32(threads), takesOutputs ? 1 : 0], push,
+      groups: ((Int(push.quads) + threads - 1) / threads, rowCount, 1))
   }
 }
 
@@ -63,13 +58,10 @@ package struct ExchangeKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: ExchangePush, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: ExchangePush, cache: KernelCache
   ) throws {
-    commands.dispatch(
-      try cache.pipeline(
-        "exchange", specialization: specialization(traits),
-        pushConstantBytes: MemoryLayout<ExchangePush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: (1, 1, 1))
+    try cache.dispatch(
+      commands, "exchange", specialization(cache.traits), push, groups: (1, 1, 1))
   }
 }
 
@@ -82,15 +74,12 @@ package struct SumKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: SumPush, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: SumPush, cache: KernelCache
   ) throws {
     guard push.quads > 0 else { return }
-    let threads = Int(specialization(traits)[0])
-    let groups = min((Int(push.quads) + threads - 1) / threads, traits.isCPU ? 64 : 2048)
-    commands.dispatch(
-      try cache.pipeline(
-        "sum", specialization: specialization(traits), pushConstantBytes: MemoryLayout<SumPush>.size,
-        subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: (groups, 1, 1))
+    let threads = Int(specialization(cache.traits)[0])
+    let groups = min((Int(push.quads) + threads - 1) / threads, cache.traits.isCPU ? 64 : 2048)
+    try cache.dispatch(
+      commands, "sum", specialization(cache.traits), push, groups: (groups, 1, 1))
   }
 }

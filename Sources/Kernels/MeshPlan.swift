@@ -32,7 +32,7 @@ extension PlanRecorder {
         push.epsilon = norm.epsilon
       }
       try CombineKernel(addsResidual: addsResidual, hasPostNorm: norm != nil, next: next).record(
-        step.commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+        step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .send:
       guard share.rank == 0 else { return }
@@ -48,7 +48,7 @@ extension PlanRecorder {
         try signals.record(
           step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
           wanted: MeshSignals.end,
-          cache: cache, traits: traits)
+          cache: cache)
       } else {
         step.wait(for: .previousStage)
       }
@@ -56,7 +56,7 @@ extension PlanRecorder {
       push.parts = port.address(layout.link(into: share.stage, slot: slot.index))
       push.rank_count = 1
       try CombineKernel(addsResidual: false, hasPostNorm: false, next: next).record(
-        step.commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+        step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .gatherLogits:
       guard share.rank == 0 else {
@@ -71,7 +71,7 @@ extension PlanRecorder {
         // The others have nothing left to do in this step.
         try signals.record(
           step.commands, slot: slot.index, reached: nil, devices: ranks(of: share), wanted: MeshSignals.end,
-          cache: cache, traits: traits)
+          cache: cache)
       } else {
         try step.exchange()
       }
@@ -90,7 +90,7 @@ extension PlanRecorder {
     let count = UInt32(step.nextMeeting())
     try signals.record(
       step.commands, slot: slot.index, reached: count, devices: ranks(of: model.program.share), wanted: count,
-      cache: cache, traits: traits)
+      cache: cache)
   }
 
   private func ranks(of share: ModelShare) -> Range<Int> {
@@ -106,8 +106,7 @@ extension PlanRecorder {
     let sampler = (share.mesh.pipeline - 1) * share.mesh.tensor
     try signals.record(
       step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
-      cache: cache,
-      traits: traits)
+      cache: cache)
   }
 
   /// At the end of a step: whoever waits for all of it may go on.
@@ -115,7 +114,7 @@ extension PlanRecorder {
     guard let signals = port?.signals else { return }
     try signals.record(
       step.commands, slot: slot.index, reached: MeshSignals.end, devices: 0..<0, wanted: MeshSignals.end,
-      cache: cache, traits: traits)
+      cache: cache)
   }
 
   private func combinePush(index: Int, slot: StepSlot) -> CombinePush {
@@ -144,8 +143,7 @@ extension PlanRecorder {
     push.source_stride = UInt32(sourceStride / 4)
     push.destination_stride = UInt32(destinationStride / 4)
     try RowsKernel(takesOutputs: takesOutputs).record(
-      step.commands, push: push, rowCount: takesOutputs ? shape.outputs : shape.rows, cache: cache,
-      traits: traits)
+      step.commands, push: push, rowCount: takesOutputs ? shape.outputs : shape.rows, cache: cache)
   }
 
   private func copyLogits(

@@ -94,7 +94,7 @@ package final class MeshSignals: Sendable {
   ///   - wanted: their count above the step's base; nil: until the tokens are drawn which the step needs.
   package func record(
     _ commands: CommandBuffer, slot: Int, reached: UInt32?, devices: Range<Int>, wanted: UInt32?,
-    cache: KernelCache, traits: DeviceTraits
+    cache: KernelCache
   ) throws {
     precondition(reached ?? 0 <= Self.end)
     var push = ExchangePush()
@@ -108,7 +108,7 @@ package final class MeshSignals: Sendable {
     push.device_count = UInt32(deviceCount)
     commands.keepAlive([steps])
     commands.deviceBarrier()
-    try ExchangeKernel().record(commands, push: push, cache: cache, traits: traits)
+    try ExchangeKernel().record(commands, push: push, cache: cache)
     commands.deviceBarrier()
   }
 }

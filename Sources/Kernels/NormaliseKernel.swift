@@ -25,12 +25,11 @@ package struct NormaliseKernel: Sendable, Hashable {
 
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
   package func record(
-    _ commands: CommandBuffer, push: NormalisePush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: NormalisePush, rowCount: Int, cache: KernelCache
   ) throws {
-    let pipeline = try cache.pipeline(
-      "normalise", specialization: specialization(width: Int(push.width), traits: traits),
-      pushConstantBytes: MemoryLayout<NormalisePush>.size, subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (rowCount, 1, 1))
+    try cache.dispatch(
+      commands, "normalise", specialization(width: Int(push.width), traits: cache.traits), push,
+      groups: (rowCount, 1, 1))
   }
 }
 
@@ -45,11 +44,9 @@ package struct HeadNormKernel: Sendable, Hashable {
   }
 
   package func record(
-    _ commands: CommandBuffer, push: HeadNormPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: HeadNormPush, rowCount: Int, cache: KernelCache
   ) throws {
-    let pipeline = try cache.pipeline(
-      "headnorm", specialization: specialization(traits), pushConstantBytes: MemoryLayout<HeadNormPush>.size,
-      subgroupSize: traits.subgroupSize)
-    commands.dispatch(pipeline, pushConstants: push, groups: (rowCount, 1, 1))
+    try cache.dispatch(
+      commands, "headnorm", specialization(cache.traits), push, groups: (rowCount, 1, 1))
   }
 }

@@ -49,7 +49,7 @@ package struct StepCut: Sendable, Hashable {
 /// Records Programs: every stage's dispatches with the addresses of one device's weights, cache and workspace.
 package final class PlanRecorder {
   package let cache: KernelCache
-  package let traits: DeviceTraits
+  package var traits: DeviceTraits { cache.traits }
   let model: DeviceModel
   let kvCache: KVCache
   let workspace: Workspace
@@ -80,7 +80,6 @@ package final class PlanRecorder {
     self.port = port
     let traits = cache.traits
     precondition(port == nil || traits.method.isFast)
-    self.traits = traits
     forms = model.stages.map { $0.inputForm(traits) }
     flash = traits.matrixUnits.flatMap { units in
       // Weights of float32 would lose what they are there for.
@@ -219,7 +218,7 @@ package final class PlanRecorder {
     push.best = workspace.address(.best)
     push.best_count = UInt32(bestCount)
     try shape.output.record(
-      commands, push: push, outputCount: shape.outputs, cache: cache, traits: traits)
+      commands, push: push, outputCount: shape.outputs, cache: cache)
     commands.dispatchBarrier()
     commands.barrierToHost()
   }
@@ -250,7 +249,7 @@ package final class PlanRecorder {
     push.output_stride = UInt32(isPartial ? workspace.scratchStride : workspace.residualStride)
     push.step = slot.stepAddress
     push.last_tokens = lastTokens
-    try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache, traits: traits)
+    try kernel.record(commands, push: push, rowCount: shape.rows, cache: cache)
   }
 
   /// What one stage leaves for a later one to know while a step is recorded.
@@ -307,7 +306,7 @@ package final class PlanRecorder {
           product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
         try product.kernel.record(
           recording.commands, push: product.push, columnCount: product.columnCount, cache: cache,
-          traits: traits, tiling: tiling, chain: chain)
+          tiling: tiling, chain: chain)
         let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
         switch product.kernel.epilogue {
         case .residual: state.squareCount = groups
@@ -443,15 +442,15 @@ package final class PlanRecorder {
         heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
     {
       try kernel.record(
-        commands, push: push, tokenCount: shape.tiles, cache: cache, traits: traits, chain: chain)
+        commands, push: push, tokenCount: shape.tiles, cache: cache, chain: chain)
     } else if next == .floats,
       let kernel = AttentionLanesKernel(heads: stage.heads, tileRows: shape.tileRows, traits: traits)
     {
-      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
+      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache)
     } else {
       let kernel = AttentionKernel(
         heads: stage.heads, tileRows: shape.tileRows, rowCount: shape.rows, next: next, traits: traits)
-      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache, traits: traits)
+      try kernel.record(commands, push: push, tileCount: shape.tiles, cache: cache)
     }
   }
 

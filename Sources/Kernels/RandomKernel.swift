@@ -13,10 +13,10 @@ package struct RandomKernel: Sendable, Hashable {
   /// Where a block has no such place.
   private static let none = UInt32.max
 
-  package func pipeline(cache: KernelCache, traits: DeviceTraits) throws -> Pipeline {
+  package func pipeline(cache: KernelCache) throws -> Pipeline {
     try cache.pipeline(
-      "random", specialization: Self.specialization(recipe.type, traits: traits),
-      pushConstantBytes: MemoryLayout<RandomPush>.size, subgroupSize: traits.subgroupSize)
+      "random", specialization: Self.specialization(recipe.type, traits: cache.traits),
+      pushConstantBytes: MemoryLayout<RandomPush>.size, subgroupSize: cache.traits.subgroupSize)
   }
 
   /// The specialization constants for blocks of `type`.
@@ -42,10 +42,9 @@ package struct RandomKernel: Sendable, Hashable {
   ///
   /// - Parameter firstBlock: the number of the first block there, so that a tensor may be made in pieces.
   package func record(
-    _ commands: CommandBuffer, destination: UInt64, byteCount: Int, firstBlock: Int, cache: KernelCache,
-    traits: DeviceTraits
+    _ commands: CommandBuffer, destination: UInt64, byteCount: Int, firstBlock: Int, cache: KernelCache
   ) throws {
-    let pipeline = try pipeline(cache: cache, traits: traits)
+    let pipeline = try pipeline(cache: cache)
     var push = RandomPush()
     push.destination = destination
     push.word_count = UInt32((byteCount + 3) / 4)

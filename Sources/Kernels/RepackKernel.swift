@@ -12,7 +12,7 @@ package struct RepackKernel: Sendable, Hashable {
   /// Records the unpacking of `push.row_count` rows. The planes, `blocks_per_row` and `row_interleave` are
   /// filled in here.
   package func record(
-    _ commands: CommandBuffer, push: RepackPush, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: RepackPush, cache: KernelCache
   ) throws {
     let blocksPerRow = matrix.columns / matrix.format.repackBlock
     let planes = matrix.push
@@ -23,11 +23,9 @@ package struct RepackKernel: Sendable, Hashable {
     push.plane3 = planes.plane3
     push.blocks_per_row = UInt32(blocksPerRow)
     push.row_interleave = UInt32(matrix.format.rowInterleave)
-    let threads = traits.invocations(64)
-    commands.dispatch(
-      try cache.pipeline(
-        "repack.\(matrix.format.type.name)", specialization: [UInt32(threads)],
-        pushConstantBytes: MemoryLayout<RepackPush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: ((blocksPerRow + threads - 1) / threads, Int(push.row_count), 1))
+    let threads = cache.traits.invocations(64)
+    try cache.dispatch(
+      commands, "repack.\(matrix.format.type.name)", [UInt32(threads)], push,
+      groups: ((blocksPerRow + threads - 1) / threads, Int(push.row_count), 1))
   }
 }

@@ -22,7 +22,7 @@ package struct EmbedKernel: Sendable, Hashable {
   /// Records the look-up of `rowCount` tokens. `push.weights`, `columns`, `scale`, `vocabulary` and
   /// `row_interleave` and `first_token` are filled in.
   package func record(
-    _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: EmbedPush, rowCount: Int, cache: KernelCache
   ) throws {
     var push = push
     push.weights = table.push
@@ -31,12 +31,10 @@ package struct EmbedKernel: Sendable, Hashable {
     push.vocabulary = UInt32(table.rows)
     push.row_interleave = UInt32(table.format.rowInterleave)
     push.first_token = UInt32(firstToken)
-    let threads = traits.invocations(32)
-    commands.dispatch(
-      try cache.pipeline(
-        "embed.\(table.format.type.name)", specialization: [UInt32(threads), next.rawValue],
-        pushConstantBytes: MemoryLayout<EmbedPush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: ((table.columns / 32 + threads - 1) / threads, rowCount, 1))
+    let threads = cache.traits.invocations(32)
+    try cache.dispatch(
+      commands, "embed.\(table.format.type.name)", [UInt32(threads), next.rawValue], push,
+      groups: ((table.columns / 32 + threads - 1) / threads, rowCount, 1))
   }
 }
 
@@ -48,13 +46,11 @@ package enum OutputKernel: String, Sendable, Hashable {
   case score
 
   package func record(
-    _ commands: CommandBuffer, push: SamplePush, outputCount: Int, cache: KernelCache, traits: DeviceTraits
+    _ commands: CommandBuffer, push: SamplePush, outputCount: Int, cache: KernelCache
   ) throws {
-    let threads = traits.invocations(traits.isCPU ? 32 : 1024)
-    commands.dispatch(
-      try cache.pipeline(
-        rawValue, specialization: [UInt32(threads), UInt32(threads / traits.subgroupSize)],
-        pushConstantBytes: MemoryLayout<SamplePush>.size, subgroupSize: traits.subgroupSize),
-      pushConstants: push, groups: (outputCount, 1, 1))
+    let threads = cache.traits.invocations(cache.traits.isCPU ? 32 : 1024)
+    try cache.dispatch(
+      commands, rawValue, [UInt32(threads), UInt32(threads / cache.traits.subgroupSize)], push,
+      groups: (outputCount, 1, 1))
   }
 }

@@ -21,11 +21,9 @@ package struct NormKernel: Sendable, Hashable {
   package func record(
     _ commands: CommandBuffer, push: OperationPush, count: Int = 1, rowCount: Int, cache: KernelCache
   ) throws {
-    commands.dispatch(
-      try cache.pipeline(
-        "norm", specialization: specialization(width: Int(push.width), traits: cache.traits),
-        pushConstantBytes: MemoryLayout<OperationPush>.size, subgroupSize: cache.traits.subgroupSize),
-      pushConstants: push, groups: (rowCount, count, 1))
+    try cache.dispatch(
+      commands, "norm", specialization(width: Int(push.width), traits: cache.traits), push,
+      groups: (rowCount, count, 1))
   }
 }
 
@@ -61,11 +59,9 @@ package struct ElementwiseKernel: Sendable, Hashable {
   ) throws {
     let constants = specialization(cache.traits)
     let threads = Int(constants[0])
-    commands.dispatch(
-      try cache.pipeline(
-        "elementwise", specialization: constants, pushConstantBytes: MemoryLayout<OperationPush>.size,
-        subgroupSize: cache.traits.subgroupSize),
-      pushConstants: push, groups: ((Int(push.width) + threads - 1) / threads, rowCount, 1))
+    try cache.dispatch(
+      commands, "elementwise", constants, push,
+      groups: ((Int(push.width) + threads - 1) / threads, rowCount, 1))
   }
 }
 
@@ -91,11 +87,8 @@ package struct HeadsKernel: Sendable, Hashable {
     let constants = specialization(cache.traits)
     let threads = Int(constants[0])
     let pairs = Int(push.head_count) * headSize / 2
-    commands.dispatch(
-      try cache.pipeline(
-        "heads", specialization: constants, pushConstantBytes: MemoryLayout<HeadsPush>.size,
-        subgroupSize: cache.traits.subgroupSize),
-      pushConstants: push, groups: ((pairs + threads - 1) / threads, rowCount, 1))
+    try cache.dispatch(
+      commands, "heads", constants, push, groups: ((pairs + threads - 1) / threads, rowCount, 1))
   }
 }
 
@@ -114,10 +107,8 @@ package struct QuantiseKernel: Sendable, Hashable {
   ) throws {
     let constants = specialization(cache.traits)
     let subgroups = Int(constants[0]) / cache.traits.subgroupSize
-    commands.dispatch(
-      try cache.pipeline(
-        "quantise", specialization: constants, pushConstantBytes: MemoryLayout<QuantisePush>.size,
-        subgroupSize: cache.traits.subgroupSize),
-      pushConstants: push, groups: ((Int(push.blocks) + subgroups - 1) / subgroups, rowCount, 1))
+    try cache.dispatch(
+      commands, "quantise", constants, push,
+      groups: ((Int(push.blocks) + subgroups - 1) / subgroups, rowCount, 1))
   }
 }

@@ -154,8 +154,7 @@ private struct UnfusedStep {
       let tiling = recorder.cache.tuning.tiling(
         product.kernel, columnCount: product.columnCount, traits: recorder.traits)
       try product.kernel.record(
-        commands, push: product.push, columnCount: product.columnCount, cache: recorder.cache,
-        traits: recorder.traits, tiling: tiling)
+        commands, push: product.push, columnCount: product.columnCount, cache: recorder.cache, tiling: tiling)
       commands.dispatchBarrier()
     }
   }

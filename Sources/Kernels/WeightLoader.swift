@@ -11,7 +11,6 @@ import VulkanRuntime
 package final class WeightLoader {
   private let cache: KernelCache
   private let source: any TensorSource
-  private let traits: DeviceTraits
   private let arena: MemoryArena
   private let onProgress: (Int) throws -> Void
   private var slots: [StagingSlot] = []
@@ -20,7 +19,7 @@ package final class WeightLoader {
   private var remaining: Int
   let rowInterleave: Int
   /// Whether the matrices are for fused products.
-  var fuses: Bool { traits.method.fuses }
+  var fuses: Bool { cache.traits.method.fuses }
 
   /// - Parameters:
   ///   - totalBytes: about how many bytes of device layout will be loaded in all.
@@ -36,9 +35,8 @@ package final class WeightLoader {
     self.source = source
     self.onProgress = onProgress
     remaining = totalBytes
-    traits = cache.traits
     arena = MemoryArena(device: cache.device, label: "weights")
-    let slotBytes = slotBytes ?? Self.slotBytes(traits)
+    let slotBytes = slotBytes ?? Self.slotBytes(cache.traits)
     for index in 0..<2 {
       slots.append(try StagingSlot(device: cache.device, byteCount: slotBytes, index: index))
     }
@@ -208,7 +206,7 @@ package final class WeightLoader {
         if let recipe {
           try RandomKernel(recipe: recipe).record(
             commands, destination: push.source, byteCount: byteCount,
-            firstBlock: rows.lowerBound * tensor.columns / tensor.type.blockSize, cache: cache, traits: traits
+            firstBlock: rows.lowerBound * tensor.columns / tensor.type.blockSize, cache: cache
           )
           commands.barrier()
         } else if let device = slot.device {
@@ -216,7 +214,7 @@ package final class WeightLoader {
             from: slot.buffer, offset: 0, to: device, offset: 0, byteCount: (byteCount + 3) / 4 * 4)
           commands.barrier()
         }
-        try repack.record(commands, push: push, cache: cache, traits: traits)
+        try repack.record(commands, push: push, cache: cache)
         // Blocks that share a word with another part's are joined by atomics: order between dispatches is needed.
         commands.barrier()
       }

@@ -159,8 +159,7 @@ package final class WeightStream: @unchecked Sendable {
   // MARK: - Steps
 
   /// Records what comes before the products that read a unit: unpacking, for one from the file.
-  func recordArrival(of unit: Int, _ commands: CommandBuffer, cache: KernelCache, traits: DeviceTraits) throws
-  {
+  func recordArrival(of unit: Int, _ commands: CommandBuffer, cache: KernelCache) throws {
     commands.keepAlive([ring])
     guard layout.units[unit].tier == .file, let unpacked else { return }
     commands.keepAlive([unpacked])
@@ -192,7 +191,7 @@ package final class WeightStream: @unchecked Sendable {
           push.row_stride = UInt32(part.rowStride)
           push.pair_head_size = UInt32(part.pairs?.headSize ?? 0)
           push.pair_rotated_size = UInt32(part.pairs?.rotatedSize ?? 0)
-          try RepackKernel(matrix: matrix).record(commands, push: push, cache: cache, traits: traits)
+          try RepackKernel(matrix: matrix).record(commands, push: push, cache: cache)
           // Blocks that share a word with another part's are joined by atomics.
           commands.barrier()
         }

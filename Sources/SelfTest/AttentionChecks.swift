@@ -90,7 +90,7 @@ struct AttentionChecks {
     ) { [bench] commands, push, count in
       let chain = turn % 2 == 0 ? try StageChain(device: bench.device, stageCount: 1) : nil
       try kernel.record(
-        commands, push: push, tokenCount: count, cache: bench.cache, traits: bench.traits, chain: chain)
+        commands, push: push, tokenCount: count, cache: bench.cache, chain: chain)
       chain?.keepAlive(commands)
     }
   }
@@ -104,7 +104,7 @@ struct AttentionChecks {
       text: "lanes, tile \(kernel.tileRows)x\(kernel.group), rounds \(kernel.rounds)",
       tileRows: kernel.tileRows, partialCount: 0, counterCount: { _ in 0 }
     ) { [bench] commands, push, count in
-      try kernel.record(commands, push: push, tileCount: count, cache: bench.cache, traits: bench.traits)
+      try kernel.record(commands, push: push, tileCount: count, cache: bench.cache)
     }
   }
 
@@ -125,7 +125,7 @@ struct AttentionChecks {
       tileRows: made.tileRows, partialCount: made.partialCount(rowCount: rowCount),
       counterCount: { made.counterCount(tileCount: $0) }
     ) { [bench] commands, push, count in
-      try made.record(commands, push: push, tileCount: count, cache: bench.cache, traits: bench.traits)
+      try made.record(commands, push: push, tileCount: count, cache: bench.cache)
     }
   }
 

@@ -46,7 +46,7 @@ struct CacheWriteChecks {
       let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
       // More tokens than the step has, as in a plan recorded for a larger one.
       try kernel.record(
-        commands, push: push, rowCount: tokenCount + 2, cache: bench.cache, traits: bench.traits, chain: chain
+        commands, push: push, rowCount: tokenCount + 2, cache: bench.cache, chain: chain
       )
       chain?.keepAlive(commands)
     } compare: { outcome in

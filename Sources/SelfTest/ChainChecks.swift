@@ -8,7 +8,7 @@ struct ChainChecks {
     let name = "chain of stages"
     guard bench.wants(name) else { return }
     try bench.report(name) {
-      let succeeds = try ChainProbe.succeeds(cache: bench.cache, traits: bench.traits)
+      let succeeds = try ChainProbe.succeeds(cache: bench.cache)
       // A GPU may be unable to: nothing is chained there.
       guard succeeds || !bench.traits.isCPU else {
         return ([Comparison("", value: 1, tolerance: 0)], 0, "a stage did not see the one before")

@@ -51,7 +51,7 @@ struct CombineChecks {
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
       try kernel.record(
-        commands, push: push, rowCount: rowCount + 2, cache: bench.cache, traits: bench.traits)
+        commands, push: push, rowCount: rowCount + 2, cache: bench.cache)
     } compare: { outcome in
       var expected = [Double](repeating: 0, count: rowCount * width)
       for row in 0..<rowCount {

@@ -41,7 +41,7 @@ struct ExchangeChecks {
     push.rank = UInt32(rank)
     push.copies = copies ? 1 : 0
     try bench.check(name, image: image) { commands in
-      try SumKernel().record(commands, push: push, cache: bench.cache, traits: bench.traits)
+      try SumKernel().record(commands, push: push, cache: bench.cache)
     } compare: { outcome in
       let expected = (0..<4 * quads).map { index in parts.reduce(0.0) { $0 + Double($1[index]) } }
       return (copies ? [sum, copy] : [sum]).map { region in
@@ -72,7 +72,7 @@ struct ExchangeChecks {
     push.wanted = 5
     push.device_count = 4
     try bench.check(name, image: image) { commands in
-      try ExchangeKernel().record(commands, push: push, cache: bench.cache, traits: bench.traits)
+      try ExchangeKernel().record(commands, push: push, cache: bench.cache)
     } compare: { outcome in
       [Comparison("", value: outcome.word(flags, line) == base &+ 3 ? 0 : 1, tolerance: 0)]
     }

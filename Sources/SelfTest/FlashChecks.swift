@@ -89,7 +89,7 @@ struct FlashChecks {
     try bench.check(name, image: image) { commands in
       // More tiles than the step has, as in a plan recorded for a larger one.
       try kernel.record(
-        commands, push: push, tileCount: scene.tileCount + 2, cache: bench.cache, traits: bench.traits)
+        commands, push: push, tileCount: scene.tileCount + 2, cache: bench.cache)
     } compare: { outcome in
       let stage = AttentionStage(
         layer: 0, heads: heads, scale: scale, window: attempt.window, softcap: attempt.softcap)

@@ -59,7 +59,7 @@ struct LinearCheck {
     let isChained = !kernel.lanesAreRows && !isNaive && random.next() % 2 == 0
     let chain = isChained ? try StageChain(device: bench.device, stageCount: 1) : nil
     try kernel.record(
-      commands, push: push, columnCount: count(tiling), cache: bench.cache, traits: bench.traits,
+      commands, push: push, columnCount: count(tiling), cache: bench.cache,
       tiling: tiling, chain: chain)
     chain?.keepAlive(commands)
   }

@@ -63,12 +63,12 @@ struct MatrixCheck {
 
   private func record(_ product: Product, _ commands: CommandBuffer) throws {
     try product.kernel.record(
-      commands, push: product.push, tokenCount: dispatched, cache: bench.cache, traits: bench.traits,
+      commands, push: product.push, tokenCount: dispatched, cache: bench.cache,
       tiling: product.tiling)
   }
 
   private func record(_ kernel: NormaliseKernel, _ push: NormalisePush, _ commands: CommandBuffer) throws {
-    try kernel.record(commands, push: push, rowCount: dispatched, cache: bench.cache, traits: bench.traits)
+    try kernel.record(commands, push: push, rowCount: dispatched, cache: bench.cache)
   }
 
   private func plainRows(_ count: Int) -> [StepRow] {
@@ -255,7 +255,7 @@ struct MatrixCheck {
       guard stage.queryNorm != nil else { return }
       commands.dispatchBarrier()
       try HeadNormKernel().record(
-        commands, push: finish, rowCount: dispatched, cache: bench.cache, traits: bench.traits)
+        commands, push: finish, rowCount: dispatched, cache: bench.cache)
     } compare: { outcome in
       for product in products { outcome.ignore(product.partials) }
       let expected = try ReferenceStages.queryKeyValue(

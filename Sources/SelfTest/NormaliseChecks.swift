@@ -61,7 +61,7 @@ struct NormaliseChecks {
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
       try kernel.record(
-        commands, push: push, rowCount: rowCount + 3, cache: bench.cache, traits: bench.traits)
+        commands, push: push, rowCount: rowCount + 3, cache: bench.cache)
     } compare: { outcome in
       func row(_ values: [Float], _ index: Int) -> [Double] {
         values[index * width..<(index + 1) * width].map(Double.init)

@@ -47,7 +47,7 @@ struct RandomChecks {
     push.output_stride = UInt32(stride)
     try bench.check(name, image: image) { commands in
       try EmbedKernel(table: table, scale: 1, next: .none).record(
-        commands, push: push, rowCount: Self.rows, cache: bench.cache, traits: bench.traits)
+        commands, push: push, rowCount: Self.rows, cache: bench.cache)
     } compare: { outcome in
       let rows = (0..<Self.rows).map { row in
         (0..<Self.columns).map { outcome.float(outputs, row * stride + activationIndex($0)) }

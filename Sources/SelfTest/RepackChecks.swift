@@ -136,7 +136,7 @@ struct RepackChecks {
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
       try EmbedKernel(table: matrix, scale: scale, next: form).record(
-        commands, push: push, rowCount: tokens.count + 3, cache: bench.cache, traits: bench.traits)
+        commands, push: push, rowCount: tokens.count + 3, cache: bench.cache)
     } compare: { outcome in
       var found: [Double] = []
       var expected: [Double] = []

@@ -289,8 +289,7 @@ struct SamplingChecks {
   ) throws {
     // More outputs than the step has, as in a plan recorded for a larger one.
     try kernel.record(
-      commands, push: arrays.push, outputCount: setting.logits.count + 2, cache: bench.cache,
-      traits: bench.traits)
+      commands, push: arrays.push, outputCount: setting.logits.count + 2, cache: bench.cache)
   }
 
   /// The token of an output; adds to `wrong` what the kernel did not leave as it should.

@@ -34,7 +34,7 @@ struct Comparison {
 final class TestBench {
   let device: Device
   let cache: KernelCache
-  let traits: DeviceTraits
+  var traits: DeviceTraits { cache.traits }
   let seed: UInt64
   private(set) var checkCount = 0
   private(set) var failures: [SelfTestResult] = []
@@ -58,7 +58,6 @@ final class TestBench {
     self.seed = seed
     self.onResult = onResult
     cache = KernelCache(device: device)
-    traits = cache.traits
     memory = try device.makeBuffer(byteCount: Self.capacity, memory: .device, label: "self-test image")
     upload = try device.makeBuffer(byteCount: Self.capacity, memory: .upload, label: "self-test upload")
     download = try device.makeBuffer(byteCount: Self.capacity, memory: .download, label: "self-test download")
