@@ -18,6 +18,8 @@ layout(constant_id = 6) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/kv.glsl"
+#include "common/softcap.glsl"
+#include "attention/head_group.glsl"
 
 const uint THREADS = gl_WorkGroupSize.x;
 const uint QUERIES = GROUP * TILE_ROWS;
@@ -57,12 +59,7 @@ void main() {
   uint thread = gl_LocalInvocationIndex;
   if (gl_WorkGroupID.x >= push.step.tile_count) return;
   AttentionTile tile = push.tiles.at[gl_WorkGroupID.x];
-  uint heads_per_kv = push.head_count / push.kv_head_count;
-  uint groups_per_kv = (heads_per_kv + GROUP - 1) / GROUP;
-  uint kv_head = gl_WorkGroupID.y / groups_per_kv;
-  uint first_in_kv = gl_WorkGroupID.y % groups_per_kv * GROUP;
-  uint heads_here = min(GROUP, heads_per_kv - first_in_kv);
-  uint first_head = kv_head * heads_per_kv + first_in_kv;
+  HeadGroup heads = head_group();
 
   uint first_position = tile.first_position;
   uint end = first_position + tile.row_count;
@@ -78,9 +75,9 @@ void main() {
   // Query q is row q / GROUP of the tile and head q % GROUP of the group.
   for (uint i = thread; i < QUERIES * HEAD_SIZE; i += THREADS) {
     uint q = i / HEAD_SIZE;
-    bool exists = q / GROUP < tile.row_count && q % GROUP < heads_here;
+    bool exists = q / GROUP < tile.row_count && q % GROUP < heads.count;
     uint row = tile.first_row + q / GROUP;
-    uint head = first_head + q % GROUP;
+    uint head = heads.first + q % GROUP;
     queries[i] = exists
         ? push.queries.at[(row * push.head_count + head) * HEAD_SIZE + i % HEAD_SIZE] * push.scale : 0.0;
   }
@@ -105,7 +102,7 @@ void main() {
       uint readable = min(position, end - 1);
       uint page = push.block_tables.at[table + readable / KV_PAGE_TOKENS];
       for (uint d = 0; d < OCTETS; d++) {
-        uvec4 packed = key_octet(page * push.kv_head_count + kv_head, d, readable % KV_PAGE_TOKENS);
+        uvec4 packed = key_octet(page * push.kv_head_count + heads.kv_head, d, readable % KV_PAGE_TOKENS);
         vec4 key_low = low_half(packed);
         vec4 key_high = high_half(packed);
         [[unroll]] for (uint q = 0; q < QUERIES; q++) {
@@ -119,7 +116,7 @@ void main() {
       uint query_position = first_position + q / GROUP;
       bool seen = q / GROUP < tile.row_count && position <= query_position
           && (push.window == 0 || position + push.window > query_position);
-      if (push.softcap != 0) score[q] = push.softcap * tanh(clamp(score[q] / push.softcap, -15.0, 15.0));
+      if (push.softcap != 0) score[q] = softcapped(score[q], push.softcap);
       scores[q * THREADS + thread] = seen ? score[q] : MASKED;
     }
     barrier();
@@ -156,7 +153,7 @@ void main() {
       for (uint i = phase; i < positions; i += PHASES) {
         uint value_position = block_start + i;
         uint page = push.block_tables.at[table + value_position / KV_PAGE_TOKENS];
-        uvec4 packed = value_octet(page * push.kv_head_count + kv_head, value_position % KV_PAGE_TOKENS, octet);
+        uvec4 packed = value_octet(page * push.kv_head_count + heads.kv_head, value_position % KV_PAGE_TOKENS, octet);
         vec4 value_low = low_half(packed);
         vec4 value_high = high_half(packed);
         [[unroll]] for (uint q = 0; q < QUERIES; q++) {
@@ -180,8 +177,8 @@ void main() {
     }
     barrier();
     uint row = tile.first_row + q / GROUP;
-    uint head = first_head + q % GROUP;
-    bool exists = q / GROUP < tile.row_count && q % GROUP < heads_here;
+    uint head = heads.first + q % GROUP;
+    bool exists = q / GROUP < tile.row_count && q % GROUP < heads.count;
     if (exists) {
       // Every invocation has read what phases left before one stores the head over it.
       float sums[(HEAD_SIZE + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x];
@@ -224,9 +221,9 @@ void main() {
   memoryBarrierBuffer();
   if (ticket != active_splits - 1) return;
   for (uint q = 0; q < QUERIES; q++) {
-    if (q / GROUP >= tile.row_count || q % GROUP >= heads_here) continue;
+    if (q / GROUP >= tile.row_count || q % GROUP >= heads.count) continue;
     uint row = tile.first_row + q / GROUP;
-    uint head = first_head + q % GROUP;
+    uint head = heads.first + q % GROUP;
     uint base = (row * push.head_count + head) * SPLITS * PARTIAL;
     float maximum = MASKED;
     for (uint s = 0; s < active_splits; s++) {

@@ -26,6 +26,8 @@ layout(constant_id = 11) const uint CACHE = CACHE_F16;
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/chain.glsl"
 #include "common/kv.glsl"
+#include "common/softcap.glsl"
+#include "attention/head_group.glsl"
 
 const uint OCTETS = HEAD_SIZE / 8;
 const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
@@ -87,12 +89,7 @@ void attend() {
   uint lane = gl_SubgroupInvocationID;
   if (gl_WorkGroupID.x >= push.step.tile_count) return;
   AttentionTile tile = push.tiles.at[gl_WorkGroupID.x];
-  uint heads_per_kv = push.head_count / push.kv_head_count;
-  uint groups_per_kv = (heads_per_kv + GROUP - 1) / GROUP;
-  uint kv_head = gl_WorkGroupID.y / groups_per_kv;
-  uint first_in_kv = gl_WorkGroupID.y % groups_per_kv * GROUP;
-  uint heads_here = min(GROUP, heads_per_kv - first_in_kv);
-  uint first_head = kv_head * heads_per_kv + first_in_kv;
+  HeadGroup heads = head_group();
   uint row = tile.first_row;
 
   uint own_position = tile.first_position;
@@ -112,8 +109,8 @@ void attend() {
   wait_for_stage_before();
   for (uint i = thread; i < GROUP * HEAD_SIZE / 4; i += gl_WorkGroupSize.x) {
     vec4 query = vec4(0);
-    if (i / (HEAD_SIZE / 4) < heads_here) {
-      uint at = (row * push.head_count + first_head) * HEAD_SIZE + 4 * i;
+    if (i / (HEAD_SIZE / 4) < heads.count) {
+      uint at = (row * push.head_count + heads.first) * HEAD_SIZE + 4 * i;
       query = vec4(push.queries.at[at], push.queries.at[at + 1], push.queries.at[at + 2], push.queries.at[at + 3]);
     }
     queries[i] = query * push.scale;
@@ -132,7 +129,7 @@ void attend() {
   for (uint round = first_round; round < rounds; round += stride) {
     uint position = begin + round * SUBGROUP_SIZE + lane;
     uint readable = min(position, end - 1);
-    uint head = next_page * push.kv_head_count + kv_head;
+    uint head = next_page * push.kv_head_count + heads.kv_head;
     next_page = push.block_tables.at[table + min(position + stride * SUBGROUP_SIZE, end - 1) / KV_PAGE_TOKENS];
     uint slot = readable % KV_PAGE_TOKENS;
     uint own_place = head * KV_PAGE_TOKENS + slot;
@@ -155,7 +152,7 @@ void attend() {
     bool seen = position < end && position >= first_seen;
     [[unroll]] for (uint q = 0; q < GROUP; q++) {
       float score = scores[q];
-      if (push.softcap != 0) score = push.softcap * tanh(clamp(score / push.softcap, -15.0, 15.0));
+      if (push.softcap != 0) score = softcapped(score, push.softcap);
       score = seen ? score : MASKED;
       float maximum = max(maxima[q], subgroupMax(score));
       float factor = exp(maxima[q] - maximum);
@@ -226,8 +223,8 @@ void attend() {
       joined[e] = sum / weight;
     } else {
       joined[e] = sum;
-      uint partial = ((row * push.head_count + first_head + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
-      if (i < OUTPUTS && i % HEAD_SIZE == 0 && q < heads_here) {
+      uint partial = ((row * push.head_count + heads.first + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
+      if (i < OUTPUTS && i % HEAD_SIZE == 0 && q < heads.count) {
         push.partials.at[partial + HEAD_SIZE] = maximum;
         push.partials.at[partial + HEAD_SIZE + 1] = weight;
       }
@@ -237,16 +234,16 @@ void attend() {
   [[unroll]] for (uint e = 0; e < EACH; e++) {
     uint i = thread + e * gl_WorkGroupSize.x;
     uint q = i / HEAD_SIZE;
-    if (i >= OUTPUTS || q >= heads_here) continue;
+    if (i >= OUTPUTS || q >= heads.count) continue;
     if (active_splits == 1) {
-      store_output(row, first_head, i, joined[e]);
+      store_output(row, heads.first, i, joined[e]);
     } else {
-      uint partial = ((row * push.head_count + first_head + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
+      uint partial = ((row * push.head_count + heads.first + q) * SPLITS + gl_WorkGroupID.z) * PARTIAL;
       push.partials.at[partial + i % HEAD_SIZE] = joined[e];
     }
   }
   if (active_splits == 1) {
-    store_output_blocks(row, first_head, heads_here);
+    store_output_blocks(row, heads.first, heads.count);
     return;
   }
 
@@ -261,21 +258,21 @@ void attend() {
   memoryBarrierBuffer();
   if (ticket != active_splits - 1) return;
   // Maximum and weight of every split, then their sums, several under way at once.
-  for (uint i = thread; i < heads_here * SPLITS; i += gl_WorkGroupSize.x) {
-    uint partial = ((row * push.head_count + first_head) * SPLITS + i) * PARTIAL + HEAD_SIZE;
+  for (uint i = thread; i < heads.count * SPLITS; i += gl_WorkGroupSize.x) {
+    uint partial = ((row * push.head_count + heads.first) * SPLITS + i) * PARTIAL + HEAD_SIZE;
     bool exists = i % SPLITS < active_splits;
     sums[2 * i] = exists ? push.partials.at[partial] : MASKED;
     sums[2 * i + 1] = exists ? push.partials.at[partial + 1] : 0.0;
   }
   barrier();
   [[unroll]] for (uint e = 0; e < EACH; e++) {
-    uint i = min(thread + e * gl_WorkGroupSize.x, heads_here * HEAD_SIZE - 1);
+    uint i = min(thread + e * gl_WorkGroupSize.x, heads.count * HEAD_SIZE - 1);
     uint q = i / HEAD_SIZE;
     float maximum = MASKED;
     for (uint s = 0; s < active_splits; s++) maximum = max(maximum, sums[2 * (q * SPLITS + s)]);
     float sum = 0;
     float weight = 0;
-    uint base = (row * push.head_count + first_head + q) * SPLITS * PARTIAL + i % HEAD_SIZE;
+    uint base = (row * push.head_count + heads.first + q) * SPLITS * PARTIAL + i % HEAD_SIZE;
     for (uint first = 0; first < active_splits; first += JOINED) {
       float parts[JOINED];
       [[unroll]] for (uint u = 0; u < JOINED; u++) {
@@ -293,9 +290,9 @@ void attend() {
   barrier();
   [[unroll]] for (uint e = 0; e < EACH; e++) {
     uint i = thread + e * gl_WorkGroupSize.x;
-    if (i < heads_here * HEAD_SIZE) store_output(row, first_head, i, joined[e]);
+    if (i < heads.count * HEAD_SIZE) store_output(row, heads.first, i, joined[e]);
   }
-  store_output_blocks(row, first_head, heads_here);
+  store_output_blocks(row, heads.first, heads.count);
 }
 
 void main() {

@@ -17,6 +17,8 @@ layout(constant_id = 5) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/kv.glsl"
+#include "common/softcap.glsl"
+#include "attention/head_group.glsl"
 
 const uint LANES = gl_WorkGroupSize.x;
 const uint QUERIES = GROUP * TILE_ROWS;
@@ -34,17 +36,12 @@ void main() {
   uint lane = gl_SubgroupInvocationID;
   if (gl_WorkGroupID.x >= push.step.tile_count) return;
   AttentionTile tile = push.tiles.at[gl_WorkGroupID.x];
-  uint heads_per_kv = push.head_count / push.kv_head_count;
-  uint groups_per_kv = (heads_per_kv + GROUP - 1) / GROUP;
-  uint kv_head = gl_WorkGroupID.y / groups_per_kv;
-  uint first_in_kv = gl_WorkGroupID.y % groups_per_kv * GROUP;
-  uint heads_here = min(GROUP, heads_per_kv - first_in_kv);
-  uint first_head = kv_head * heads_per_kv + first_in_kv;
+  HeadGroup heads = head_group();
 
   // Query q is row q / GROUP of the tile and head q % GROUP of the group; those that are not there repeat others.
   [[unroll]] for (uint q = 0; q < QUERIES; q++) {
     uint row = tile.first_row + min(q / GROUP, tile.row_count - 1);
-    uint head = first_head + min(q % GROUP, heads_here - 1);
+    uint head = heads.first + min(q % GROUP, heads.count - 1);
     [[unroll]] for (uint i = 0; i < HELD; i++) {
       uint d = min(i * LANES + lane, HEAD_SIZE - 1);
       queries[q * HELD + i] = push.queries.at[(row * push.head_count + head) * HEAD_SIZE + d] * push.scale;
@@ -70,7 +67,7 @@ void main() {
     uint pages[ROUNDS];  // those of a round's positions are one
     [[unroll]] for (uint r = 0; r < ROUNDS; r++) {
       uint first = min(block + r * LANES, end - 1);
-      pages[r] = push.block_tables.at[table + first / KV_PAGE_TOKENS] * push.kv_head_count + kv_head;
+      pages[r] = push.block_tables.at[table + first / KV_PAGE_TOKENS] * push.kv_head_count + heads.kv_head;
       uint position = block + r * LANES + lane;
       uint own_slot = min(position, end - 1) % KV_PAGE_TOKENS;
       [[unroll]] for (uint q = 0; q < QUERIES; q++) scores[r * QUERIES + q] = 0;
@@ -87,7 +84,7 @@ void main() {
       }
       [[unroll]] for (uint q = 0; q < QUERIES; q++) {
         float score = scores[r * QUERIES + q];
-        if (push.softcap != 0) score = push.softcap * tanh(clamp(score / push.softcap, -15.0, 15.0));
+        if (push.softcap != 0) score = softcapped(score, push.softcap);
         uint query_position = first_position + q / GROUP;
         bool seen = position <= query_position && (push.window == 0 || position + push.window > query_position);
         scores[r * QUERIES + q] = seen ? score : MASKED;
@@ -114,9 +111,8 @@ void main() {
     [[unroll]] for (uint r = 0; r < ROUNDS; r++) {
       uint first = block + r * LANES;
       [[unroll]] for (uint i = 0; i < LANES; i++) {
-        // Positions past the end weigh nothing.
-        uint slot = min(min(first, end - 1) % KV_PAGE_TOKENS + i, KV_PAGE_TOKENS - 1);
-        if (first + i >= end) slot = min(first, end - 1) % KV_PAGE_TOKENS;
+        // Positions past the end weigh nothing: the last one stands in for them.
+        uint slot = min(first + i, end - 1) % KV_PAGE_TOKENS;
         [[unroll]] for (uint o = 0; o < OWN; o++) {
           uint octet = min(lane + o * LANES, OCTETS - 1);
           uvec4 packed = value_octet(pages[r], slot, octet);
@@ -134,9 +130,9 @@ void main() {
 
   [[unroll]] for (uint q = 0; q < QUERIES; q++) {
     float weight = subgroupAdd(weights[q]);
-    bool exists = q / GROUP < tile.row_count && q % GROUP < heads_here;
+    bool exists = q / GROUP < tile.row_count && q % GROUP < heads.count;
     uint row = tile.first_row + q / GROUP;
-    uint first = (first_head + q % GROUP) * HEAD_SIZE;
+    uint first = (heads.first + q % GROUP) * HEAD_SIZE;
     [[unroll]] for (uint o = 0; o < OWN; o++) {
       uint octet = lane + o * LANES;
       if (exists && octet < OCTETS) {

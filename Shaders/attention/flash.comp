@@ -26,6 +26,7 @@ layout(constant_id = 10) const uint CACHE = CACHE_F16;
 
 layout(push_constant) uniform Push { FlashPush push; };
 #include "common/kv.glsl"
+#include "common/softcap.glsl"
 
 const uint THREADS = gl_WorkGroupSize.x;
 const uint ROWS = FRAGMENTS * M;       // queries of a subgroup
@@ -143,7 +144,7 @@ void score_block() {
     [[unroll]] for (uint f = 0; f < FRAGMENTS; f++) {
       [[unroll]] for (uint j = 0; j < BLOCK / N; j++) {
         [[unroll]] for (uint e = 0; e < scores[f][j].length(); e++) {
-          scores[f][j][e] = cap * tanh(clamp(scores[f][j][e] / cap, -15.0, 15.0));
+          scores[f][j][e] = softcapped(scores[f][j][e], cap);
         }
       }
     }

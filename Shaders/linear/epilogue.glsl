@@ -1,6 +1,7 @@
 // What happens to the linear kernel's sums: one function for a pair of rows, one for the whole workgroup.
 #include "common/activate.glsl"
 #include "common/heads.glsl"
+#include "common/softcap.glsl"
 
 // Outputs of the stage that the workgroup's rows make: a pair of gate and up makes one.
 const uint GROUP_OUTPUTS = EPILOGUE == EPILOGUE_GATED ? GROUP_ROWS / 2 : GROUP_ROWS;
@@ -62,7 +63,7 @@ Prepared prepare_pair(uint row, uint column) {
 void finish_pair(uint pair, uint c, uint row, uint column, vec2 values, Prepared prepared) {
   uint stacked_row = push.row_offset + row;
   if (EPILOGUE == EPILOGUE_STORE) {
-    if (push.softcap != 0) values = push.softcap * tanh(clamp(values / push.softcap, -15.0, 15.0));
+    if (push.softcap != 0) values = softcapped(values, push.softcap);
     uint index = column * push.output_stride + stacked_row;
     push.outputs.at[index] = values.x;
     if (row + 1 < push.rows) push.outputs.at[index + 1] = values.y;

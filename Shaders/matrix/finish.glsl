@@ -2,6 +2,7 @@
 // a time, to four rows of a token in a lane. Except for logits, rows come in fours.
 #include "common/activate.glsl"
 #include "common/heads.glsl"
+#include "common/softcap.glsl"
 
 // Where four rows of the residual stream lie, in quads.
 uint residual_quad(uint row, uint token) {
@@ -18,7 +19,7 @@ void finish_quad(uint row, uint token, vec4 values, vec4 residual) {
   }
   uint stacked_row = push.row_offset + row;
   if (EPILOGUE == EPILOGUE_STORE) {
-    if (push.softcap != 0) values = push.softcap * tanh(clamp(values / push.softcap, -15.0, 15.0));
+    if (push.softcap != 0) values = softcapped(values, push.softcap);
     uint index = token * push.output_stride + stacked_row;
     [[unroll]] for (uint i = 0; i < 4; i++) {
       if (row + i < push.rows) push.outputs.at[index + i] = values[i];

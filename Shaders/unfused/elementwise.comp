@@ -9,6 +9,7 @@ layout(constant_id = 2) const uint ACTIVATION = ACTIVATION_SILU;
 layout(push_constant) uniform Push { OperationPush push; };
 
 #include "common/activate.glsl"
+#include "common/softcap.glsl"
 
 uint place(uint row, uint stride, uint element) {
   return row * stride + (OPERATION == OPERATION_SOFTCAP ? element : activation_index(element));
@@ -23,7 +24,7 @@ void main() {
   if (OPERATION == OPERATION_ACTIVATE) {
     x = activate(x);
   } else if (OPERATION == OPERATION_SOFTCAP) {
-    x = push.parameter * tanh(clamp(x / push.parameter, -15.0, 15.0));
+    x = softcapped(x, push.parameter);
   } else if (OPERATION == OPERATION_BIAS) {
     x += push.operand.at[i];
   } else {
