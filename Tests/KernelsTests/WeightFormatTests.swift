@@ -111,7 +111,7 @@ struct WeightFormatTests {
     commands.keepAlive(weights.buffers + [output, step])
     try EmbedKernel(table: matrix, scale: 1, next: .none)
       .record(
-        commands, push: push, rowCount: matrix.rows, cache: cache(device.physical))
+        commands, push: push, rowCount: matrix.rows, cache: cache)
     commands.barrierToHost()
     try commands.end()
     let done = try device.makeSemaphore()
