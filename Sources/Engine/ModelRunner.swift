@@ -14,7 +14,7 @@ package final class ModelRunner: StepRunner {
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
-  private let hostPages: HostPages
+  let hostPages: HostPages
   let workspace: Workspace
   package let limits: StepLimits
 
@@ -445,35 +445,6 @@ package final class ModelRunner: StepRunner {
     return (0..<count).map { floats[$0] }
   }
 
-  /// Hands over the bytes of pages, one after the other, when all steps are done.
-  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
-    for page in pages {
-      try device.run { commands in
-        commands.barrier()
-        kvCache.recordRead(commands, page: page, to: buffer)
-        commands.barrierToHost()
-      }
-      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-    }
-  }
-
-  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
-  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
-    for page in pages {
-      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-      try device.run { commands in
-        kvCache.recordWrite(commands, page: page, from: buffer)
-        commands.barrier()
-      }
-    }
-  }
-
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
@@ -485,11 +456,16 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
+    try wait(until: done, reaches: number)
+  }
+
+  /// Waits for the device, and looks after whoever wants that meanwhile.
+  func wait(until semaphore: TimelineSemaphore, reaches value: UInt64) throws {
     guard let whileWaiting else {
-      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+      _ = try semaphore.wait(for: value, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !done.wait(for: number, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
+    while try !semaphore.wait(for: value, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
