@@ -11,7 +11,7 @@ extension ModelRunner {
     let size = pageByteCount
     let buffer = try device.makeBuffer(
       byteCount: pages.count * size, memory: .download, label: "pages of the KV cache")
-    try runAlone { commands in
+    try run { commands in
       commands.barrier()
       for (index, place) in pages.enumerated() {
         guard case .device(let page) = place else { continue }
@@ -34,25 +34,13 @@ extension ModelRunner {
     let buffer = try device.makeBuffer(
       byteCount: pages.count * size, memory: .upload, label: "pages of the KV cache")
     buffer.contents?.copyMemory(from: bytes.baseAddress!, byteCount: pages.count * size)
-    try runAlone { commands in
+    try run { commands in
       commands.barrier()
       for (index, page) in pages.enumerated() {
         kvCache.recordWrite(commands, page: page, from: buffer, at: index * size)
       }
       commands.barrier()
     }
-  }
-
-  /// Runs commands when all steps are done, and waits for them.
-  private func runAlone(_ record: (CommandBuffer) throws -> Void) throws {
-    try drain()
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    try record(commands)
-    try commands.end()
-    let finished = try device.makeSemaphore()
-    try device.computeQueue.submit([commands], signal: [(finished, 1)])
-    try wait(until: finished, reaches: 1)
   }
 }
 
