@@ -149,6 +149,7 @@ package final class ModelRunner: StepRunner {
       logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
     signals?.begin(slot: index, step: stepCount + 1, drawn: drawn)
+    model.stream?.beginStep()
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
@@ -497,11 +498,15 @@ package final class ModelRunner: StepRunner {
 
   /// Waits for the device, and looks after whoever wants that meanwhile.
   func wait(until semaphore: TimelineSemaphore, reaches value: UInt64) throws {
-    guard let whileWaiting else {
+    let interval: UInt64? = whileWaiting == nil ? model.stream?.lookInterval : 20_000_000
+    guard let interval else {
       _ = try semaphore.wait(for: value, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !semaphore.wait(for: value, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
+    while try !semaphore.wait(for: value, timeoutNanoseconds: interval) {
+      model.stream?.look()
+      try whileWaiting?()
+    }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
