@@ -64,9 +64,6 @@ final class Batch: @unchecked Sendable {
     }
   }
 
-  /// The number of each device in the mesh that the engine was made with.
-  var seats: [Int]? { deployment?.seats }
-
   var isIdle: Bool { requests.isEmpty }
 
   /// Takes in a request that was checked.

@@ -35,11 +35,12 @@ extension Engine {
   }
 
   private func note(_ lost: Set<Int>, of batch: Batch) {
-    guard !lost.isEmpty, let seats = batch.seats else { return }
-    let names = lost.sorted().map { "device \(seats[$0])" }.joined(separator: " and ")
+    guard !lost.isEmpty, let deployment = batch.deployment else { return }
+    let (seats, devices) = (deployment.seats, deployment.placement.devices)
+    let names = lost.sorted().map { "device \(seats[$0]) (\(devices[$0].name))" }
     current.withLock { current in
       current.lost.formUnion(lost.map { seats[$0] })
-      current.lossText = "\(names) of the mesh \(lost.count == 1 ? "is" : "are") lost"
+      current.lossText = "\(names.joined(separator: " and ")) \(lost.count == 1 ? "is" : "are") lost"
     }
   }
 
@@ -54,8 +55,8 @@ extension Engine {
     var streamed: Bool
   }
 
-  /// Loads the model onto the devices that are left, as the mesh that is most like what it was: one that takes as many of
-  /// them as possible, and has room for all weights if they had it before.
+  /// Loads the model onto the devices that are left: as the mesh that is most like what it was, of those that have room
+  /// for all weights, if it had that before; else of any that work.
   private func rebuild(_ batch: Batch) throws {
     let text = lossText ?? ""
     // Its memory is free before the next one asks for it.
@@ -126,7 +127,7 @@ extension Engine {
 }
 
 extension MeshShape {
-  /// Meshes of at most so many devices, those first that use most of them, then those that are most like this one.
+  /// Meshes of at most so many devices, those first that are most like this one, then those that use most devices.
   func successors(devices: Int) -> [MeshShape] {
     guard devices > 0 else { return [] }
     func difference(_ mesh: MeshShape) -> Int {
@@ -135,7 +136,7 @@ extension MeshShape {
     return (1...devices).flatMap { tensor in
       (1...devices / tensor).map { MeshShape(tensor: tensor, pipeline: $0) }
     }.sorted {
-      ($1.deviceCount, difference($0), $1.tensor) < ($0.deviceCount, difference($1), $0.tensor)
+      (difference($0), $1.deviceCount, $1.tensor) < (difference($1), $0.deviceCount, $0.tensor)
     }
   }
 }
