@@ -36,17 +36,13 @@ struct ArchitectureTests {
     try check(architecture: architecture, promptChunk: 3, method: method)
   }
 
-  /// Prompts in tiles in registers, and on matrix units where the driver has them: on CPU drivers only if asked for.
-  @Test(arguments: ["llama", "mistral", "qwen2", "qwen3", "gemma3"], [StepMethod.Gemm.tiles, .matrix])
-  func largeStepsEqualTransformers(architecture: String, gemm: StepMethod.Gemm) throws {
-    try check(
-      architecture: architecture, promptChunk: 64, method: StepMethod(gemm: gemm),
-      tolerance: gemm == .matrix ? 5e-3 : 1e-3)
+  /// Prompts in tiles in registers, which CPU drivers take only if asked for. Gemma has every norm there is.
+  @Test(arguments: ["llama", "gemma3"])
+  func tilesEqualTransformers(architecture: String) throws {
+    try check(architecture: architecture, promptChunk: 64, method: StepMethod(gemm: .tiles))
   }
 
-  private func check(
-    architecture: String, promptChunk: Int, method: StepMethod = StepMethod(), tolerance: Double = 1e-3
-  ) throws {
+  private func check(architecture: String, promptChunk: Int, method: StepMethod = StepMethod()) throws {
     let file = TestModels.fixture("\(architecture).json", in: "ReferenceTests")
     let expected = try JSONDecoder().decode(Expected.self, from: Data(contentsOf: file))
     let model = try LanguageModel(
@@ -62,6 +58,6 @@ struct ArchitectureTests {
     #expect(zip(logits, expected.logits).allSatisfy { $0.count == $1.count })
     // Keys and values in f16 are most of the difference.
     let error = Self.relativeError(logits.flatMap(\.self), expected.logits.flatMap(\.self))
-    #expect(error < tolerance)
+    #expect(error < 1e-3)
   }
 }
