@@ -51,6 +51,8 @@ public struct EngineOptions: Sendable {
   public var memory = MemoryOptions()
   /// How weights are read from a file while the model runs.
   package var reading = ReadOptions()
+  /// What makes allocations of memory fail, and counts what is held.
+  package var allocationFaults: AllocationFaults?
   /// Layers of each pipeline stage; empty divides them so that all take the same time, as far as memory allows.
   public var stageLayers: [Int] = []
   /// Whether stages of a pipeline are measured while loading, so that prompts are cut as they pass it soonest; nil
@@ -200,8 +202,10 @@ public final class Engine: Sendable {
     streamedBytes = streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0
     maxSequences = options.maxSequences
 
-    devices = try placement.devices.map { [instance] in
-      try Device(instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory)
+    devices = try placement.devices.map { [instance, options] in
+      try Device(
+        instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory,
+        faults: options.allocationFaults)
     }
     let caches = devices.map { [options] in KernelCache(device: $0, method: options.method) }
     tunings = caches.map(\.tuning)

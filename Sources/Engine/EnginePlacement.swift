@@ -15,7 +15,8 @@ public struct MemoryOptions: Sendable {
   /// Most bytes of host memory for weights; nil takes most of what is free.
   public var host: Int?
   public var weightsFrom = WeightsFrom.auto
-  /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as there is room for.
+  /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as it takes for the
+  /// device not to wait, within the room that there is.
   public var prefetch: Int?
 
   public init() {}

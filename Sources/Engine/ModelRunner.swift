@@ -149,6 +149,7 @@ package final class ModelRunner: StepRunner {
       logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
     signals?.begin(slot: index, step: stepCount + 1, drawn: drawn)
+    model.stream?.beginStep()
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
@@ -485,11 +486,15 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
-    guard let whileWaiting else {
+    let interval: UInt64? = whileWaiting == nil ? model.stream?.lookInterval : 20_000_000
+    guard let interval else {
       _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !done.wait(for: number, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
+    while try !done.wait(for: number, timeoutNanoseconds: interval) {
+      model.stream?.look()
+      try whileWaiting?()
+    }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {

@@ -17,7 +17,10 @@ package final class WeightStream: @unchecked Sendable {
   private let copied: TimelineSemaphore
   private let consumed: TimelineSemaphore
   private let overlaps: [[Int]]
-  private let prefetch: Int?
+  /// How far ahead units are copied.
+  private var prefetch: PrefetchDepth
+  /// How often the device was looked at since that was last judged, and found waiting.
+  private var looks = (all: 0, waiting: 0)
   private let reader: WeightFileReader?
 
   /// Units copied so far, in all steps.
@@ -59,7 +62,7 @@ package final class WeightStream: @unchecked Sendable {
   ) throws {
     self.device = device
     self.layout = layout
-    prefetch = residency.prefetch
+    prefetch = PrefetchDepth(fixed: residency.prefetch, most: layout.mostUnitsAhead)
     overlaps = layout.overlaps
     lastUse = Array(repeating: 0, count: layout.units.count)
     images = Array(repeating: nil, count: layout.units.count)
@@ -199,6 +202,25 @@ package final class WeightStream: @unchecked Sendable {
     }
   }
 
+  /// Looks at what the device does: whoever waits for it does so now and then, so that units are copied as far ahead as it
+  /// takes for it not to wait.
+  package func look() {
+    switch activity() {
+    case .idle: return
+    case .computing: break
+    case .waitingForLink, .waitingForDisk: looks.waiting += 1
+    }
+    looks.all += 1
+  }
+
+  /// How often to look, in nanoseconds; nil for never.
+  package var lookInterval: UInt64? { prefetch.isFixed ? nil : 1_000_000 }
+
+  /// A step begins: how far ahead its units are copied follows from what was seen during the last ones.
+  package func beginStep() {
+    if prefetch.note(waits: looks.waiting, looks: looks.all) { looks = (0, 0) }
+  }
+
   /// Queues a part of a step: commands that need no unit, then for each unit those that come after its arrival.
   ///
   /// - Parameters:
@@ -214,7 +236,8 @@ package final class WeightStream: @unchecked Sendable {
     try device.computeQueue.submit([part.commands], wait: waits)
     for (index, (unit, commands)) in part.units.enumerated() {
       let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
-      let behind = prefetch.map { count > UInt64($0) ? count - UInt64($0) : 0 } ?? 0
+      let ahead = UInt64(prefetch.depth)
+      let behind = count > ahead ? count - ahead : 0
       try copy(unit, after: max(free, behind))
       let isLast = index == part.units.count - 1
       try device.computeQueue.submit(
@@ -286,7 +309,7 @@ package final class WeightStream: @unchecked Sendable {
     StreamFigures(
       hostBytes: layout.byteCount(from: .host), fileBytes: layout.byteCount(from: .file), linkRate: linkRate,
       diskRate: reader?.rate ?? 0, readMethod: reader?.method, copiedBytes: copiedBytes,
-      readBytes: reader?.readBytes ?? 0)
+      readBytes: reader?.readBytes ?? 0, prefetch: prefetch)
   }
 
   /// Measures how fast the link copies to the device; nothing may be in flight.

@@ -212,7 +212,7 @@ package final class Buffer: Sendable {
     info.memoryTypeIndex = UInt32(index)
     var memory: VkDeviceMemory?
     let result = withExtendedLifetime(chain) {
-      context.functions.pointee.vkAllocateMemory(context.handle, &info, nil, &memory)
+      context.allocate(&info, &memory)
     }
     try context.check(result, "vkAllocateMemory", subject)
     guard let memory else {
@@ -265,7 +265,7 @@ package final class Buffer: Sendable {
       info.pNext = UnsafeRawPointer(flags)
       info.allocationSize = requirements.size
       info.memoryTypeIndex = UInt32(index)
-      return context.functions.pointee.vkAllocateMemory(context.handle, &info, nil, &memory)
+      return context.allocate(&info, &memory)
     }
     try context.check(result, "vkAllocateMemory", subject)
     guard let memory else {

@@ -35,13 +35,13 @@ package final class Device: Sendable {
   /// Opens `physical` with every optional feature that kernels may use.
   ///
   /// Compiled pipelines are kept in a file in `pipelineCacheDirectory` (nil: not kept); see `savePipelineCache()`.
-  /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can.
+  /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can. `faults` makes allocations fail.
   package init(
     instance: VulkanInstance, physical: PhysicalDevice, pipelineCacheDirectory: String?,
-    captureStatistics: Bool = false
+    captureStatistics: Bool = false, faults: AllocationFaults? = nil
   ) throws(VulkanError) {
     precondition(physical.instance === instance.context, "a physical device of another instance")
-    let context = try DeviceContext(physical: physical)
+    let context = try DeviceContext(physical: physical, faults: faults)
     self.context = context
     capturesStatistics = captureStatistics && physical.capabilities.pipelineExecutableProperties
     pipelineCache = try PipelineCache(context: context, directory: pipelineCacheDirectory)

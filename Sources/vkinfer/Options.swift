@@ -195,7 +195,7 @@ struct MemoryBudgetOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Copies of weights ahead of the one computed with; 0 is none (default: as many as there is room for).",
+      "Copies of weights ahead of the one computed with; 0 is none (default: as many as it takes).",
       valueName: "count"))
   var prefetch: Int?
 

@@ -33,6 +33,9 @@ enum StreamText {
     text +=
       "\(percent(times.computing / seconds)), waited \(percent(times.waitingForLink / seconds)) for the link"
     if after.fileBytes > 0 { text += " and \(percent(times.waitingForDisk / seconds)) for the disk" }
+    let depth = after.prefetch
+    text += "; copies ran up to \(Format.count(depth.depth, "unit")) ahead"
+    text += depth.isFixed ? ", as asked for" : " of \(depth.most) that there is room for"
     return text
   }
 
