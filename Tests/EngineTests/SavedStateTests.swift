@@ -104,12 +104,13 @@ struct SavedStateTests {
     let folder = try Folder()
     var options = Self.options(mesh)
     options.maxSequences = 3
-    options.cacheTokens = 6 * 32
+    options.cacheTokens = 8 * 32
     let engine = try Engine(model: model, options: options)
     let outcomes = BatchTests.Outcomes()
-    // The second runs out of pages at its fourth, and the first takes one of them.
+    // The last gives its pages up when the others want their third one, and they take those with their fourth.
     let requests = [
-      Self.request(Array(Self.prompt[..<33]), 80), Self.request(Array(Self.prompt[5..<67]), 50),
+      Self.request(Array(Self.prompt[..<33]), 80), Self.request(Array(Self.prompt[30..<63]), 80),
+      Self.request(Array(Self.prompt[5..<67]), 50),
     ]
     for (index, request) in requests.enumerated() {
       try engine.submit(request, onEvent: outcomes.handler(index))
@@ -139,7 +140,7 @@ struct SavedStateTests {
     #expect(try alone.restoreState(from: folder.path("state")) == saved)
     let result = try alone.generate(Self.request(saved, 8))
     #expect(result.tokens == expected && result.sharedTokenCount == saved.count / 32 * 32)
-    #expect(result.sharedTokenCount >= 96)
+    #expect(result.sharedTokenCount >= 64)
   }
 
   /// What is no state of this model is one clear error, and changes nothing.
