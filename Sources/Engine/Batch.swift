@@ -113,10 +113,12 @@ final class Batch: @unchecked Sendable {
   func fail(_ error: any Error) -> [(id: UInt64, request: ActiveRequest)] {
     needsRecovery = true
     inFlight = []
-    let waiting = scheduler.waiting.compactMap { sequence in
-      requests[sequence.id].flatMap { $0.hasBegun ? nil : (id: sequence.id, request: $0) }
+    var waiting: [(id: UInt64, request: ActiveRequest)] = []
+    for id in scheduler.waiting.map(\.id) {
+      guard let request = requests[id], !request.hasBegun else { continue }
+      waiting.append((id, request))
+      requests[id] = nil
     }
-    for (id, _) in waiting { requests[id] = nil }
     let failed = requests.values
     requests = [:]
     forget()

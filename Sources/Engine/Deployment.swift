@@ -127,7 +127,7 @@ final class Deployment {
         device: placement.devices[index],
         program: placement.programs[index])
     }
-    var times = StartTimes()
+    var times = Engine.StartTimes()
     var begin = ContinuousClock.now
     func lap() -> Double {
       defer { begin = .now }

@@ -64,7 +64,7 @@ extension Engine {
       current.devices = []
       current.weightStreams = []
     }
-    guard let remains = remains(of: batch) else { return }
+    guard let remains = self.remains(of: batch) else { return }
     batch.release(EngineError(.device, "\(text), and nothing else runs the model"))
     let placement = remains.placement
     let left = remains.left.filter { opens(placement.devices[$0]) }

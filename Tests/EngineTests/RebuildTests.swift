@@ -231,7 +231,7 @@ struct RebuildTests {
     let prompt = StepPatience.Size(tokens: 2048, lastPosition: 2047)
     #expect(text == StepPatience.Size(tokens: 1, lastPosition: 120))
     #expect(text != StepPatience.Size(tokens: 1, lastPosition: 200) && text != prompt)
-    #expect(patience.limit([]) == .seconds(1))
+    #expect(patience.limit([StepPatience.Size]()) == .seconds(1))
     #expect(patience.limit([text]) == .seconds(10))
     patience.note(text, seconds: 5)
     #expect(patience.limit([text]) == .seconds(10))
