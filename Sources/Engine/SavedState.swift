@@ -63,7 +63,8 @@ struct SavedState {
       throw ModelFileError(path: path, reason: "is no saved state of this version of vkinfer")
     }
     guard header.fingerprint == expected.fingerprint, header.pageTokens == expected.pageTokens else {
-      throw EngineError(.model, "\(path): is the state of another model; restore it with the model that it was saved with")
+      throw EngineError(
+        .model, "\(path): is the state of another model; restore it with the model that it was saved with")
     }
     guard header.pageBytes == expected.pageBytes else {
       let type = KVCacheType.allCases.first {
