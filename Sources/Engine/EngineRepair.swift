@@ -122,7 +122,7 @@ extension Engine {
 
   /// Whether the driver still lets a device be opened.
   private func opens(_ device: PhysicalDevice) -> Bool {
-    (try? Device(instance: instance, physical: device)) != nil
+    (try? Device(instance: instance, physical: device, pipelineCacheDirectory: nil)) != nil
   }
 }
 
