@@ -30,7 +30,8 @@ struct StepPatience: Sendable {
 
   /// A CPU driver compiles a kernel when it first runs, and shares the cores with everything else.
   init(isCPU: Bool) {
-    self = isCPU
+    self =
+      isCPU
       ? StepPatience(first: .seconds(60), least: .seconds(20))
       : StepPatience(first: .seconds(10), least: .seconds(1))
   }

@@ -169,7 +169,8 @@ struct RebuildTests {
     #expect(ends.failures[0]?.contains("device 1") == true, "\(ends.failures)")
     for index in 1..<3 {
       let text = try #require(ends.failures[index])
-      #expect(text.contains("the model does not run on the 1 that are left") && !text.contains("\n"), "\(text)")
+      #expect(
+        text.contains("the model does not run on the 1 that are left") && !text.contains("\n"), "\(text)")
     }
     #expect { _ = try engine.generate(Self.request(0)) } throws: { "\($0)".contains("does not run on") }
     #expect(throws: (any Error).self) { try engine.saveState(of: [1], to: folder.path("state")) }
