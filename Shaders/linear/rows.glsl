@@ -25,6 +25,7 @@ float squares[COLUMNS];
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
 #include "linear/epilogue.glsl"
+#include "linear/finish_group.glsl"
 #include "linear/lane_outputs.glsl"
 
 // The 32 inputs of a step of each column: quad j is in lane j % QUAD_LANES.

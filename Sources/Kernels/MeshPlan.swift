@@ -117,7 +117,7 @@ extension PlanRecorder {
       cache: cache)
   }
 
-  private func combinePush(index: Int, slot: StepSlot) -> CombinePush {
+  func combinePush(index: Int, slot: StepSlot) -> CombinePush {
     var push = CombinePush()
     push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
     push.residual = workspace.address(.residual)

@@ -267,6 +267,7 @@ package final class PlanRecorder {
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
     guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1,
+      !(traits.usesTiles && shape.rows >= LinearTileKernel.fewestColumns),
       model.stages.count > 2,
       case .embed = model.stages[0],
       AttentionDecodeKernel(
@@ -306,12 +307,7 @@ package final class PlanRecorder {
       if case .queryKeyValue(let weights) = stage { try beginCache(weights.stage.layer, recording) }
       for product in products {
         try recording.need(product.kernel.matrix)
-        let tiling = cache.tuning.tiling(
-          product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
-        try product.kernel.record(
-          recording.commands, push: product.push, columnCount: product.columnCount, cache: cache,
-          tiling: tiling, chain: chain)
-        let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
+        let groups = try record(product, recording.commands, chain: chain)
         switch product.kernel.epilogue {
         case .residual: state.squareCount = groups
         case .residualNorm: state.squareCount = 1
@@ -320,10 +316,34 @@ package final class PlanRecorder {
         case .gated, .queryKeyValue, .queryKeyValueNorm, .partial: break
         }
       }
+      if let last = products.last, tileKernel(last) != nil {
+        try finishTiles(
+          last.kernel.epilogue, index: index, recording.commands, shape: shape, slot: slot)
+      }
       if case .queryKeyValue(let weights) = stage {
         try recordCacheWrite(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
       }
     }
+  }
+
+  /// What computes a product in tiles, where that pays.
+  package func tileKernel(_ product: Product) -> LinearTileKernel? {
+    LinearTileKernel(product.kernel, columnCount: product.columnCount, traits: traits)
+  }
+
+  /// Records a product; gives the number of its workgroups along rows.
+  private func record(_ product: Product, _ commands: CommandBuffer, chain: StageChain?) throws -> Int {
+    if let kernel = tileKernel(product) {
+      precondition(chain == nil)
+      try kernel.record(commands, push: product.push, columnCount: product.columnCount, cache: cache)
+      return kernel.rowGroups
+    }
+    let tiling = cache.tuning.tiling(
+      product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
+    try product.kernel.record(
+      commands, push: product.push, columnCount: product.columnCount, cache: cache, tiling: tiling,
+      chain: chain)
+    return product.kernel.groups(tiling, columnCount: product.columnCount).1
   }
 
   /// The stages of the Program.
@@ -337,7 +357,7 @@ package final class PlanRecorder {
     if let port { commands.keepAlive([port.memory]) }
   }
 
-  private func nextForm(after index: Int) -> ProductForm {
+  func nextForm(after index: Int) -> ProductForm {
     index + 1 < forms.count ? forms[index + 1] : .none
   }
 

@@ -15,15 +15,41 @@ struct AblationOptions: ParsableArguments {
       valueName: "naive,sbi"))
   var linear: LinearList?
 
-  /// Whether anything is asked for.
-  var isGiven: Bool { fusion != nil || linear != nil }
+  @Option(
+    help: ArgumentHelp(
+      "Products of many tokens: on matrix units, in tiles in registers, or in columns as those of few tokens; a list measures each. (default: the first of them that the device can do)",
+      valueName: "matrix,tiles,columns"))
+  var gemm: GemmList?
 
-  /// Every combination that is asked for. Matrix units, which belong to neither, are left out of comparisons.
+  /// Whether anything is asked for.
+  var isGiven: Bool { fusion != nil || linear != nil || gemm != nil }
+
+  /// Every combination that is asked for. What belongs to neither is left out of comparisons of fusion and of products
+  /// of few tokens.
   var methods: [StepMethod] {
-    (fusion?.values ?? [true]).flatMap { fuses in
-      (linear?.values ?? [.sbi]).map { linear in
-        StepMethod(fuses: fuses, linear: linear, usesMatrixUnits: !isGiven)
+    let others: [StepMethod.Gemm?] = fusion == nil && linear == nil ? [nil] : [.columns]
+    return (fusion?.values ?? [true]).flatMap { fuses in
+      (linear?.values ?? [.sbi]).flatMap { linear in
+        (gemm?.values ?? others).map { StepMethod(fuses: fuses, linear: linear, gemm: $0) }
       }
+    }
+  }
+
+  func validate() throws {
+    if gemm != nil, methods.contains(where: { !$0.isFast }) {
+      throw ValidationError("--gemm belongs to fused steps: leave out --fusion off and --linear naive")
+    }
+  }
+}
+
+/// "matrix,tiles".
+struct GemmList: ExpressibleByArgument {
+  var values: [StepMethod.Gemm] = []
+
+  init?(argument: String) {
+    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+      guard let value = StepMethod.Gemm(rawValue: String(part)) else { return nil }
+      values.append(value)
     }
   }
 }
@@ -60,4 +86,5 @@ struct LinearList: ExpressibleByArgument {
 
 extension StepMethod {
   var fusionText: String { fuses ? "on" : "off" }
+  var gemmText: String { gemm?.rawValue ?? "usual" }
 }

@@ -95,6 +95,7 @@ struct BenchModel: ParsableCommand {
       Report.Column(key: "test", title: "test", width: 28),
       Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: !isAblation),
       Report.Column(key: "linear", title: "linear", width: 6, isHidden: !isAblation),
+      Report.Column(key: "gemm", title: "gemm", width: 7, isHidden: !isAblation),
       Report.Column(key: "kv_offload", title: "kv", width: 4, isHidden: !isOffload),
       Report.Column(key: "kind", title: "kind", width: 6, isHidden: true),
       Report.Column(key: "tokens", title: "tokens", width: 6, isHidden: true),
@@ -117,6 +118,7 @@ struct BenchModel: ParsableCommand {
     Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
     Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: true),
     Report.Column(key: "linear", title: "linear", width: 6, isHidden: true),
+    Report.Column(key: "gemm", title: "gemm", width: 7, isHidden: true),
     Report.Column(key: "stage", title: "stage", width: 22),
     Report.Column(key: "count", title: "count", width: 5),
     Report.Column(key: "microseconds", title: "us", width: 10),
@@ -151,7 +153,8 @@ struct BenchModel: ParsableCommand {
       progress.clear()
       try report.note(
         "model    \(model.path)"
-          + (ablation.isGiven ? ", fusion \(method.fusionText), linear \(method.linear)" : "")
+          + (ablation.isGiven
+            ? ", fusion \(method.fusionText), linear \(method.linear), gemm \(method.gemmText)" : "")
           + ", loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
           + "\(Format.bytes(subject.weightBytes)) of weights a step")
       if let text = subject.placementText { try report.note("weights  \(text)") }
@@ -177,7 +180,8 @@ struct BenchModel: ParsableCommand {
       models.append(
         .object([
           ("model", .string(model.path)), ("fusion", .string(method.fusionText)),
-          ("linear", .string(method.linear.rawValue)), ("load_seconds", .double(subject.loadSeconds)),
+          ("linear", .string(method.linear.rawValue)), ("gemm", .string(method.gemmText)),
+          ("load_seconds", .double(subject.loadSeconds)),
           ("weight_bytes", .int(subject.weightBytes)),
         ]))
       if common.verbose { variants.noteNew(benchmark) }
@@ -326,7 +330,9 @@ struct BenchModel: ParsableCommand {
       }
     }
 
-    private var methodCells: [Report.Cell] { [.text(method.fusionText), .text(method.linear.rawValue)] }
+    private var methodCells: [Report.Cell] {
+      [.text(method.fusionText), .text(method.linear.rawValue), .text(method.gemmText)]
+    }
 
     private func forEachStep(_ body: (_ depth: Int, _ batch: Int) throws -> Void) throws {
       for depth in command.depth.counts {
