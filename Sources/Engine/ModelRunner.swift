@@ -432,12 +432,17 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
+    try wait(until: done, reaches: number)
+  }
+
+  /// Waits for the device, and looks after whoever wants that meanwhile.
+  func wait(until semaphore: TimelineSemaphore, reaches value: UInt64) throws {
     let interval: UInt64? = whileWaiting == nil ? model.stream?.lookInterval : 20_000_000
     guard let interval else {
-      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+      _ = try semaphore.wait(for: value, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !done.wait(for: number, timeoutNanoseconds: interval) {
+    while try !semaphore.wait(for: value, timeoutNanoseconds: interval) {
       model.stream?.look()
       try whileWaiting?()
     }

@@ -45,35 +45,6 @@ extension ModelRunner {
     }
   }
 
-  /// Hands over the bytes of pages, one after the other, when all steps are done.
-  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
-    for page in pages {
-      try runPages { commands in
-        commands.barrier()
-        kvCache.recordRead(commands, page: page, to: buffer)
-        commands.barrierToHost()
-      }
-      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-    }
-  }
-
-  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
-  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
-    for page in pages {
-      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-      try runPages { commands in
-        kvCache.recordWrite(commands, page: page, from: buffer)
-        commands.barrier()
-      }
-    }
-  }
-
   /// The pages that a step of these tokens uses: for each of its sequences the positions that it computes, and its pages.
   func spans(of rows: [StepRow]) -> (positions: [Range<Int>], pages: [[UInt32]]) {
     var spans: [(sequence: Int, positions: Range<Int>)] = []
@@ -88,14 +59,18 @@ extension ModelRunner {
     return (spans.map(\.positions), spans.map { pagesOfSequences[$0.sequence] ?? [] })
   }
 
-  /// Queues commands on pages where they are between steps.
-  private func submitPages(_ record: (CommandBuffer) throws -> Void) throws {
-    if let cacheStream { try cacheStream.submit(record) } else { try device.submit(record) }
-  }
-
-  /// The same, and waits until they are done.
-  private func runPages(_ record: (CommandBuffer) throws -> Void) throws {
-    try submitPages(record)
-    try device.computeQueue.waitIdle()
+  /// Queues commands on pages where they are between steps, after the steps submitted so far and before those to come.
+  func submitPages(
+    signal: [(TimelineSemaphore, UInt64)] = [], _ record: (CommandBuffer) throws -> Void
+  ) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    if let cacheStream {
+      try cacheStream.submit(commands, signal: signal)
+    } else {
+      try device.computeQueue.submit([commands], signal: signal)
+    }
   }
 }

@@ -123,14 +123,10 @@ package final class CacheStream: @unchecked Sendable {
 
   /// Queues commands that read or write pages where they are between steps: after the steps submitted so far, and before
   /// those to come.
-  package func submit(_ record: (CommandBuffer) throws -> Void) throws {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    try record(commands)
-    try commands.end()
+  package func submit(_ commands: CommandBuffer, signal: [(TimelineSemaphore, UInt64)]) throws {
     try device.computeQueue.submit(
       [commands], wait: visits.lastReturn > 0 ? [(returned, visits.lastReturn)] : [],
-      signal: [(moved, moveCount + 1)])
+      signal: signal + [(moved, moveCount + 1)])
     moveCount += 1
   }
 
