@@ -76,39 +76,22 @@ final class Deployment {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits: (Int) -> StepLimits
-    let plans: [MemoryPlan]
-    var streamed: [StreamedPlacement]?
     let traits = placement.traits[0]
-    let wholes = placement.programs.indices.map { index in
-      Engine.memoryPlan(
-        program: placement.programs[index], contextLength: requested,
-        limits: Engine.stepLimits(options, context: requested, traits: traits),
-        traits: placement.traits[index])
+    let plan = try placement.plan(
+      &options, contextLength: requested, givesChunk: givesChunk, source: model.source)
+    let (plans, streamed) = (plan.plans, plan.streamed)
+    let limits: (Int) -> StepLimits = { [options] in
+      Engine.stepLimits(options, context: $0, traits: traits)
     }
-    let fits = wholes.enumerated().allSatisfy { index, whole in
-      whole.weights + whole.workspace < placement.availableMemory(index)
-    }
-    // As long as weights fit, contexts are shortened; only then do weights stream.
-    if !options.memory.isGiven, fits {
-      plans = try placement.plans(
-        contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
-      ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
-    } else {
-      if !givesChunk { options.promptChunk = nil }
-      let placed = try placement.streamed(&options, wholes: wholes, source: model.source)
-      streamed = placed
-      plans = wholes
-    }
-    limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
-    let streams = streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
+    let streams = plan.cache != nil || streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
     guard mayStream || !streams else {
-      throw EngineError(.device, "the devices have no room for all weights")
+      throw EngineError(.device, "the devices have no room for all weights, keys and values")
     }
     guard options.method.isFast || (count == 1 && !streams) else {
       throw EngineError(
         .option,
-        "unfused steps and naive products want one device with room for all weights: give it more memory")
+        "unfused steps and naive products want one device with room for all weights, keys and values: give it more memory"
+      )
     }
     let contextLength = plans[0].contextLength
     let promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
@@ -148,16 +131,19 @@ final class Deployment {
     weightStreams = models.compactMap(\.stream)
     times.weights = lap()
     pageCount =
-      streamed != nil
-      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
+      plan.cache?.pageCount
+      ?? (streamed != nil
+        ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
     let cacheTokens = pageCount * KVCache.pageTokens
+    let cacheBytes = plan.cache?.deviceBytes
     let memoryShares = plans.enumerated().map { index, plan in
       let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
-      return (weights ?? plan.weights) + plan.workspace + plan.cachePerToken * cacheTokens
+      return (weights ?? plan.weights) + plan.workspace + (cacheBytes ?? plan.cachePerToken * cacheTokens)
     }
     runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads))
+      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
+      cacheResidency: plan.cache?.residency)
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
     times.tuning = lap()
@@ -194,11 +180,11 @@ final class Deployment {
     }
     hostPageCount = Engine.hostPageCount(
       options, pages: pageCount, plans: plans,
-      weights: streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0)
+      taken: (plan.cache?.hostBytes ?? 0) + (streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
     facts = Facts(
       contextLength: contextLength, deviceName: deviceName, isCPUDevice: isCPUDevice,
       cacheTokens: cacheTokens, promptChunk: promptChunk,
-      placementText: streamed.map { MeshPlacement.text($0.map(\.weights)) },
+      placementText: plan.text,
       streamedBytes: streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0,
       placementTexts: placement.texts, meshPathText: (runner as? MeshRunner)?.pathText,
       memoryShares: memoryShares, stageTimes: schedule.stageTimes, tuningTexts: caches[0].tuning.texts,

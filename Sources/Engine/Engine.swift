@@ -212,6 +212,11 @@ public final class Engine: Sendable {
     withBatch { _ in current.withLock { $0.weightStreams.map(\.figures) } }
   }
 
+  /// What moves of keys and values between host and device, and how fast it could; nil where all are on the device.
+  package var cacheStreaming: CacheStreamFigures? {
+    withBatch { ((try? $0.runner) as? ModelRunner)?.cacheStream?.figures }
+  }
+
   /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while
   /// steps run.
   package var weightPasses: Double { current.withLock { $0.weightStreams.map(\.passes).min() ?? 0 } }
@@ -289,13 +294,13 @@ public final class Engine: Sendable {
   }
 
   /// Pages that go to host memory when the cache has no room for all that runs: what is missing, as far as half of the
-  /// host memory that `weights` bytes leave has room for it.
+  /// host memory that `taken` bytes leave has room for it.
   static func hostPageCount(
-    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], weights: Int
+    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], taken: Int
   ) -> Int {
     let missing = Engine.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
     let pageBytes = plans.reduce(0) { $0 + $1.cachePerToken } * KVCache.pageTokens
-    let room = (options.memory.budget(available: 0).host - weights) / 2
+    let room = (options.memory.budget(available: 0).host - taken) / 2
     return max(0, min(missing, room / max(pageBytes, 1)))
   }
 

@@ -11,7 +11,7 @@ extension ModelRunner {
     let size = pageByteCount
     let buffer = try device.makeBuffer(
       byteCount: pages.count * size, memory: .download, label: "pages of the KV cache")
-    try run { commands in
+    try runAlone { commands in
       commands.barrier()
       for (index, place) in pages.enumerated() {
         guard case .device(let page) = place else { continue }
@@ -34,13 +34,21 @@ extension ModelRunner {
     let buffer = try device.makeBuffer(
       byteCount: pages.count * size, memory: .upload, label: "pages of the KV cache")
     buffer.contents?.copyMemory(from: bytes.baseAddress!, byteCount: pages.count * size)
-    try run { commands in
+    try runAlone { commands in
       commands.barrier()
       for (index, page) in pages.enumerated() {
         kvCache.recordWrite(commands, page: page, from: buffer, at: index * size)
       }
       commands.barrier()
     }
+  }
+
+  /// Runs commands when all steps are done, and waits for them.
+  private func runAlone(_ record: (CommandBuffer) throws -> Void) throws {
+    try drain()
+    let finished = try device.makeSemaphore()
+    try submitPages(signal: [(finished, 1)], record)
+    try wait(until: finished, reaches: 1)
   }
 }
 
