@@ -2,6 +2,7 @@
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scale, minimum.
 #define SCALED
 #define MINIMUM
+#define NIBBLES
 #define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words

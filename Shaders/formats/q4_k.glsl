@@ -3,6 +3,7 @@
 // plane0: 16 bytes for 32 weights, as in q4_0. plane1: the 16 bytes before the nibbles, as they are.
 #define SCALED
 #define MINIMUM
+#define NIBBLES
 #define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Quads
