@@ -19,7 +19,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], scale_and_minimum(push.weights.plane1.at[index / 8], index & 7u));
+  return Chunk(QUAD_AT(push.weights.plane0, index), scale_and_minimum(QUAD_AT(push.weights.plane1, index / 8), index & 7u));
 }
 
 vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }
