@@ -117,6 +117,9 @@ final class Batch: @unchecked Sendable {
     return try body(runner)
   }
 
+  /// Queues moves of pages that no step has come to take.
+  func makeMoves() throws { try runner.movePages(scheduler.takeMoves()) }
+
   // MARK: - Steps
 
   private func submit(_ parts: [ScheduledPart]) throws {
@@ -127,7 +130,7 @@ final class Batch: @unchecked Sendable {
     var logitsOutputs: [Int] = []
     var states: [StateRead] = []
     var stateRows: [Int] = []
-    try runner.movePages(scheduler.takeMoves())
+    try makeMoves()
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
       guard let request = requests[part.id]?.request else { continue }

@@ -206,7 +206,7 @@ package final class MeshRunner: StepRunner {
   private var awaited = 0
 
   /// Does something with a device, and notes whether that is lost.
-  private func attempt<Result>(_ device: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+  func attempt<Result>(_ device: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
     awaited = device
     do { return try body(runners[device]) } catch {
       if let error = error as? VulkanError, error.kind == .deviceLost { lose(device) }
@@ -270,11 +270,16 @@ package final class MeshRunner: StepRunner {
     )
   }
 
-  /// Ends all waits when a device fails, and says what failed first.
-  private func checked<Result>(_ body: () throws -> Result) throws -> Result {
+  /// Throws if no device may be used before `recover`.
+  func checkWorks() throws {
     try checkLost()
     if let failure = links.failure { throw failure }
     progress = Progress()
+  }
+
+  /// Ends all waits when a device fails, and says what failed first.
+  private func checked<Result>(_ body: () throws -> Result) throws -> Result {
+    try checkWorks()
     do {
       let result = try body()
       if let failure = links.failure { throw failure }

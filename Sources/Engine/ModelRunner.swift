@@ -14,7 +14,7 @@ package final class ModelRunner: StepRunner {
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
-  private let hostPages: HostPages
+  let hostPages: HostPages
   let workspace: Workspace
   package let limits: StepLimits
 
@@ -446,35 +446,6 @@ package final class ModelRunner: StepRunner {
     return (0..<count).map { floats[$0] }
   }
 
-  /// Hands over the bytes of pages, one after the other, when all steps are done.
-  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
-    for page in pages {
-      try device.run { commands in
-        commands.barrier()
-        kvCache.recordRead(commands, page: page, to: buffer)
-        commands.barrierToHost()
-      }
-      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-    }
-  }
-
-  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
-  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
-    for page in pages {
-      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-      try device.run { commands in
-        kvCache.recordWrite(commands, page: page, from: buffer)
-        commands.barrier()
-      }
-    }
-  }
-
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
@@ -486,12 +457,17 @@ package final class ModelRunner: StepRunner {
 
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
+    try wait(until: done, reaches: number)
+  }
+
+  /// Waits for the device, and looks after whoever wants that meanwhile.
+  func wait(until semaphore: TimelineSemaphore, reaches value: UInt64) throws {
     let interval: UInt64? = whileWaiting == nil ? model.stream?.lookInterval : 20_000_000
     guard let interval else {
-      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+      _ = try semaphore.wait(for: value, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !done.wait(for: number, timeoutNanoseconds: interval) {
+    while try !semaphore.wait(for: value, timeoutNanoseconds: interval) {
       model.stream?.look()
       try whileWaiting?()
     }

@@ -278,7 +278,8 @@ package struct Program: Sendable, Hashable {
     self.share =
       share
       ?? ModelShare(
-        mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize)
+        mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize,
+        kvHeads: 0..<heads.kvHeadCount)
   }
 }
 

@@ -350,14 +350,15 @@ vkinfer_status vkinfer_session_result(vkinfer_session *session, vkinfer_result *
  * text stays as it is, and must be shorter than the context. VKINFER_ERROR_STATE while it generates. */
 vkinfer_status vkinfer_session_logits(vkinfer_session *session, float *logits, size_t capacity, size_t *count);
 
-/* Writes the text and what the engine knows of its keys and values to a file, whole or not at all.
- * VKINFER_ERROR_STATE while it generates; VKINFER_ERROR_ARGUMENT on a mesh, where neither this nor restoring is possible
- * so far. */
+/* Writes the text and what the engine knows of its keys and values to a file, whole or not at all. The file does not
+ * depend on the devices: what a mesh has saved, one device or another mesh can restore, and the other way.
+ * VKINFER_ERROR_STATE while it generates. */
 vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
 
 /* Replaces the text by that of a file of vkinfer_session_save, and hands its keys and values to the engine: generation
- * goes on without computing the prompt again. The file must be of the same model (VKINFER_ERROR_MODEL otherwise); a
- * damaged one is VKINFER_ERROR_FILE. A file made on purpose can make the model say anything: restore those you trust. */
+ * goes on without computing the prompt again. The file must be of the same model and the same kv_type (VKINFER_ERROR_MODEL
+ * otherwise), its text no longer than the context (VKINFER_ERROR_PROMPT); a damaged one is VKINFER_ERROR_FILE. After an
+ * error the session is as before. A file made on purpose can make the model say anything: restore those you trust. */
 vkinfer_status vkinfer_session_restore(vkinfer_session *session, const char *path);
 
 /* The text's embedding: as many numbers as vkinfer_model_info.width, computed now, with other sessions. It is the state of
