@@ -89,7 +89,7 @@ final class StageSubject {
   private func fill() throws {
     for layer in 0..<model.program.layerCount {
       try benchmark.fill(
-        kvCache.keys(layer: layer), byteCount: kvCache.byteCount / model.program.layerCount, keepAlive: [])
+        kvCache.keys(layer: layer), byteCount: kvCache.layerByteCount, keepAlive: [])
     }
     let rows = limits.rows
     let arrays: [(Workspace.Array, Int)] = [

@@ -165,40 +165,23 @@ public final class Engine: Sendable {
     guard requested > 0, requested <= Int(Int32.max) else {
       throw EngineError(.option, "a context of \(requested) tokens is not possible: use 1 to \(Int32.max)")
     }
-    let limits: (Int) -> StepLimits
-    let plans: [MemoryPlan]
-    var streamed: [StreamedPlacement]?
     let traits = placement.traits[0]
-    let wholes = placement.programs.indices.map { index in
-      Engine.memoryPlan(
-        program: placement.programs[index], contextLength: requested,
-        limits: Engine.stepLimits(options, context: requested, traits: traits),
-        traits: placement.traits[index])
+    let plan = try placement.plan(
+      &options, contextLength: requested, givesChunk: givesChunk, source: model.source)
+    let (plans, streamed) = (plan.plans, plan.streamed)
+    let limits: (Int) -> StepLimits = { [options] in
+      Engine.stepLimits(options, context: $0, traits: traits)
     }
-    let fits = wholes.enumerated().allSatisfy { index, whole in
-      whole.weights + whole.workspace < placement.availableMemory(index)
-    }
-    // As long as weights fit, contexts are shortened; only then do weights stream.
-    if !options.memory.isGiven, fits {
-      plans = try placement.plans(
-        contextLength: requested, mayShorten: options.contextLength == nil || options.mayShortenContext
-      ) { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
-    } else {
-      if !givesChunk { options.promptChunk = nil }
-      let placed = try placement.streamed(&options, wholes: wholes, source: model.source)
-      streamed = placed
-      plans = wholes
-    }
-    limits = { [options] in Engine.stepLimits(options, context: $0, traits: traits) }
-    let streams = streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
+    let streams = plan.cache != nil || streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
     guard options.method.isFast || (count == 1 && !streams) else {
       throw EngineError(
         .option,
-        "unfused steps and naive products want one device with room for all weights: give it more memory")
+        "unfused steps and naive products want one device with room for all weights, keys and values: give it more memory"
+      )
     }
     contextLength = plans[0].contextLength
     promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
-    placementText = streamed.map { MeshPlacement.text($0.map(\.weights)) }
+    placementText = plan.text
     streamedBytes = streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0
     maxSequences = options.maxSequences
 
@@ -237,17 +220,19 @@ public final class Engine: Sendable {
     weightStreams = models.compactMap(\.stream)
     times.weights = lap()
     let pageCount =
-      streamed != nil
-      ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
+      plan.cache?.pageCount
+      ?? (streamed != nil
+        ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
     cacheTokens = pageCount * KVCache.pageTokens
-    let kept = cacheTokens
+    let (kept, cacheBytes) = (cacheTokens, plan.cache?.deviceBytes)
     memoryShares = plans.enumerated().map { index, plan in
       let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
-      return (weights ?? plan.weights) + plan.workspace + plan.cachePerToken * kept
+      return (weights ?? plan.weights) + plan.workspace + (cacheBytes ?? plan.cachePerToken * kept)
     }
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads))
+      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
+      cacheResidency: plan.cache?.residency)
     meshPathText = (runner as? MeshRunner)?.pathText
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
@@ -288,7 +273,7 @@ public final class Engine: Sendable {
       limits: schedule, pages: PageAllocator(pageCount: pageCount, pageTokens: KVCache.pageTokens),
       hostPageCount: Engine.hostPageCount(
         options, pages: pageCount, plans: plans,
-        weights: streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
+        taken: (plan.cache?.hostBytes ?? 0) + (streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0)))
     batch = Batch(
       runner: runner, model: model, scheduler: scheduler, pacesPrompts: options.pacesPrompts,
       flushes: options.flushes)
@@ -332,6 +317,11 @@ public final class Engine: Sendable {
   /// What streams to each device that has not all its weights, how fast link and disk are, and what they did so far;
   /// empty where all weights are on their devices.
   package var streaming: [StreamFigures] { withBatch { _ in weightStreams.map(\.figures) } }
+
+  /// What moves of keys and values between host and device, and how fast it could; nil where all are on the device.
+  package var cacheStreaming: CacheStreamFigures? {
+    withBatch { ($0.runner as? ModelRunner)?.cacheStream?.figures }
+  }
 
   /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while
   /// steps run.
@@ -416,13 +406,13 @@ public final class Engine: Sendable {
   }
 
   /// Pages that go to host memory when the cache has no room for all that runs: what is missing, as far as half of the
-  /// host memory that `weights` bytes leave has room for it.
+  /// host memory that `taken` bytes leave has room for it.
   private static func hostPageCount(
-    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], weights: Int
+    _ options: EngineOptions, pages: Int, plans: [MemoryPlan], taken: Int
   ) -> Int {
     let missing = Engine.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
     let pageBytes = plans.reduce(0) { $0 + $1.cachePerToken } * KVCache.pageTokens
-    let room = (options.memory.budget(available: 0).host - weights) / 2
+    let room = (options.memory.budget(available: 0).host - taken) / 2
     return max(0, min(missing, room / max(pageBytes, 1)))
   }
 

@@ -18,6 +18,8 @@ public struct MemoryOptions: Sendable {
   /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as it takes for the
   /// device not to wait, within the room that there is.
   public var prefetch: Int?
+  /// Where keys and values are that the device has no room for.
+  public var kvOffload = KVOffload.auto
 
   public init() {}
 

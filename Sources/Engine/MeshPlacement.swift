@@ -156,7 +156,7 @@ struct MeshPlacement {
   /// The devices' runners, joined to one where there are several.
   func runner(
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    overlaps: Bool, path: MeshPath?
+    overlaps: Bool, path: MeshPath?, cacheResidency: CacheResidency?
   ) throws -> any StepRunner {
     if mesh.deviceCount > 1 {
       return try meshRunner(
@@ -164,7 +164,8 @@ struct MeshPlacement {
         path: path)
     }
     return try ModelRunner(
-      cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
+      cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps,
+      cacheResidency: cacheResidency)
   }
 
   private func meshRunner(

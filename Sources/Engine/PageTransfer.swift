@@ -46,12 +46,8 @@ extension ModelRunner {
   /// Runs commands when all steps are done, and waits for them.
   private func runAlone(_ record: (CommandBuffer) throws -> Void) throws {
     try drain()
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    try record(commands)
-    try commands.end()
     let finished = try device.makeSemaphore()
-    try device.computeQueue.submit([commands], signal: [(finished, 1)])
+    try submitPages(signal: [(finished, 1)], record)
     try wait(until: finished, reaches: 1)
   }
 }

@@ -64,6 +64,7 @@ private struct MatrixStep {
       push.outputs = workspace.address(.queries)
       push.output_stride = UInt32(workspace.queryStride)
       let hasHeadNorms = weights.queryNorm != 0
+      try recorder.beginCache(weights.stage.layer, recording)
       for matrix in weights.matrices {
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
         try product(
@@ -84,6 +85,7 @@ private struct MatrixStep {
 
     case .attention(let stage):
       try attention(stage)
+      recorder.endCache(stage.layer, recording)
 
     case .residualProjection(let weights):
       let fromAttention = weights.stage.input == .attention

@@ -194,7 +194,9 @@ package final class PlanRecorder {
         onStage(index)
       }
     }
-    for part in recording.parts { keepAlive(part.commands, slot: slot) }
+    for commands in recording.parts.flatMap(\.segments).map(\.commands) {
+      keepAlive(commands, slot: slot)
+    }
     if shape.outputs > 0, model.program.share.samples {
       try recordOutputs(recording.commands, shape: shape, slot: slot, bestCount: state.bestCount)
       onStage(nil)
@@ -298,9 +300,11 @@ package final class PlanRecorder {
     case .attention(let stage):
       try recordAttention(
         stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
+      endCache(stage.layer, recording)
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       let products = products(at: index, shape: shape, slot: slot, squareCount: state.squareCount)
+      if case .queryKeyValue(let weights) = stage { try beginCache(weights.stage.layer, recording) }
       for product in products {
         try recording.need(product.kernel.matrix)
         let groups = try record(product, recording.commands, chain: chain)

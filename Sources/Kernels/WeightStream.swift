@@ -26,6 +26,8 @@ package final class WeightStream: @unchecked Sendable {
   /// Units copied so far, in all steps.
   private(set) var count: UInt64 = 0
   private var readCount: UInt64 = 0
+  /// The last unit that commands were submitted with.
+  private var lastRelease: UInt64 = 0
   /// When each unit was last computed with.
   private var lastUse: [UInt64]
   /// What last left each slot of the reader.
@@ -221,30 +223,22 @@ package final class WeightStream: @unchecked Sendable {
     if prefetch.note(waits: looks.waiting, looks: looks.all) { looks = (0, 0) }
   }
 
-  /// Queues a part of a step: commands that need no unit, then for each unit those that come after its arrival.
-  ///
-  /// - Parameters:
-  ///   - waits: what the part waits for beside its weights.
-  ///   - last: what follows the part's own commands.
-  package func submit(
-    _ part: StepRecording.Part, waits: [(TimelineSemaphore, UInt64)], last: [CommandBuffer],
-    done: (TimelineSemaphore, UInt64)
-  ) throws {
-    guard !part.units.isEmpty else {
-      return try device.computeQueue.submit([part.commands] + last, wait: waits, signal: [done])
-    }
-    try device.computeQueue.submit([part.commands], wait: waits)
-    for (index, (unit, commands)) in part.units.enumerated() {
-      let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
-      let ahead = UInt64(prefetch.depth)
-      let behind = count > ahead ? count - ahead : 0
-      try copy(unit, after: max(free, behind))
-      let isLast = index == part.units.count - 1
-      try device.computeQueue.submit(
-        [commands] + (isLast ? last : []), wait: [(copied, count)],
-        signal: [(consumed, count)] + (isLast ? [done] : []))
-      lastUse[unit] = count
-    }
+  /// Queues the copy of a unit: what commands that use it wait for. `release` must follow before the next one is brought.
+  func bring(_ unit: Int) throws -> (TimelineSemaphore, UInt64) {
+    let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
+    let ahead = UInt64(prefetch.depth)
+    let behind = min(count > ahead ? count - ahead : 0, lastRelease)
+    try copy(unit, after: max(free, behind))
+    return (copied, count)
+  }
+
+  /// The unit that was brought last is used no more when the commands that signal this are done.
+  var useSignal: (TimelineSemaphore, UInt64) { (consumed, count) }
+
+  /// They have been submitted.
+  func release(_ unit: Int) {
+    lastUse[unit] = count
+    lastRelease = count
   }
 
   /// Queues the copy of a unit, when so many units have been computed with.

@@ -80,6 +80,15 @@ package struct Rope: Sendable, Hashable {
   }
 }
 
+extension Program {
+  /// For each layer, how many positions before a token attention reads; nil for all.
+  package var attentionWindows: [Int?] {
+    stages.compactMap { stage in
+      if case .attention(let attention) = stage { .some(attention.window) } else { nil }
+    }
+  }
+}
+
 /// The heads of an attention layer.
 package struct HeadLayout: Sendable, Hashable {
   package var headCount: Int

@@ -28,6 +28,9 @@ package final class Device: Sendable {
   package let computeQueue: Queue
   /// A queue that only copies, beside the compute queue's work; the compute queue itself where there is none.
   package let transferQueue: Queue
+  /// A second one, for copies to the host, so that neither direction of the link waits for the other; the compute queue
+  /// where there is none.
+  package let returnQueue: Queue
 
   package var physical: PhysicalDevice { context.physical }
   package var capabilities: DeviceCapabilities { context.physical.capabilities }
@@ -50,6 +53,10 @@ package final class Device: Sendable {
     transferQueue =
       context.queueFamilies.count > 1
       ? try Queue(context: context, family: context.queueFamilies[1], computes: false) : computeQueue
+    returnQueue =
+      context.queueFamilies.count > 1 && physical.queueFamilies.transferQueueCount > 1
+      ? try Queue(context: context, family: context.queueFamilies[1], index: 1, computes: false)
+      : computeQueue
   }
 
   /// A buffer of `byteCount` bytes with memory of its own; its contents are undefined.
@@ -130,11 +137,13 @@ package final class Device: Sendable {
   package func waitIdle() throws(VulkanError) {
     try computeQueue.waitIdle()
     if transferQueue !== computeQueue { try transferQueue.waitIdle() }
+    if returnQueue !== computeQueue { try returnQueue.waitIdle() }
   }
 
   /// Lets go of what finished submissions held.
   private func reclaim() {
     computeQueue.reclaim()
     if transferQueue !== computeQueue { transferQueue.reclaim() }
+    if returnQueue !== computeQueue { returnQueue.reclaim() }
   }
 }

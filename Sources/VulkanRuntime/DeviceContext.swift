@@ -61,13 +61,16 @@ final class DeviceContext: Sendable {
     }
     defer { for name in names { name?.deallocate() } }
     return withExtendedLifetime(features) {
-      withUnsafePointer(to: Float(1)) { priority in
+      [Float(1), 1].withUnsafeBufferPointer { priorities in
+        let priorities = priorities.baseAddress
         let queues = families.map { family in
           var queue = VkDeviceQueueCreateInfo()
           queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO
           queue.queueFamilyIndex = family
-          queue.queueCount = 1
-          queue.pQueuePriorities = priority
+          // One for each direction of the link.
+          queue.queueCount =
+            family == physical.queueFamilies.transfer && physical.queueFamilies.transferQueueCount > 1 ? 2 : 1
+          queue.pQueuePriorities = priorities
           return queue
         }
         return queues.withUnsafeBufferPointer { queues in

@@ -43,6 +43,11 @@ extension Generate {
       Output.note("device   \(loaded.deviceText)")
       if let text = loaded.engine.placementText { Output.note("weights  \(text)") }
       for text in StreamText.predictions(loaded.engine.streaming) { Output.note("stream   \(text)") }
+      if let cache = loaded.engine.cacheStreaming {
+        let text = StreamText.prediction(
+          cache, weights: loaded.engine.streaming.first, positions: loaded.engine.contextLength)
+        Output.note("cache    \(text)")
+      }
       let returned = loaded.engines.reduce(0) { $0 + $1.returnedPages }
       if verbose, returned > 0 {
         Output.note("cache    \(Format.count(returned, "page")) went to host memory and came back")

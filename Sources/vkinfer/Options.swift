@@ -227,6 +227,18 @@ struct MemoryBudgetOptions: ParsableArguments {
   }
 }
 
+/// Where keys and values are that the device has no room for.
+struct OffloadOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Keys and values in host memory, brought to the device layer by layer: auto (as many as a context that does not fit "
+        + "takes), on (all) or off.",
+      valueName: "when"))
+  var kvOffload = KVOffload.auto
+}
+
+extension KVOffload: ExpressibleByArgument {}
+
 extension WeightsFrom: ExpressibleByArgument {}
 
 extension MeshPath: ExpressibleByArgument {}
