@@ -22,6 +22,8 @@ package struct DeviceTraits: Sendable, Hashable {
   }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool
+  /// Whether loads of 64 bits, which cost CPU drivers as much as those of 32, can take the place of two.
+  package var loadsWords64: Bool
   /// Whether lanes of a subgroup can read one another's registers.
   package var canShuffle: Bool
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
@@ -40,6 +42,7 @@ package struct DeviceTraits: Sendable, Hashable {
       ? 32 : capabilities.subgroupSize
     sharedMemory = capabilities.maxSharedMemory
     usesByteProducts = !isCPU && capabilities.integerDotProduct && method.linear == .sbi
+    loadsWords64 = isCPU && capabilities.int64
     canShuffle = capabilities.subgroupShuffle
     let gemm = method.gemm ?? (isCPU ? .columns : .matrix)
     matrixUnits = method.isFast && gemm == .matrix ? MatrixUnits(capabilities) : nil

@@ -188,9 +188,9 @@ package struct LinearKernel: Sendable, Hashable {
   package var lanesAreRows: Bool { matrix.format.rowInterleave > 1 }
 
   /// The shader's name in the library.
-  package var shaderName: String {
-    (isNaive
-      ? "linear_naive." : lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.")
+  package func shaderName(_ traits: DeviceTraits) -> String {
+    let rows = traits.loadsWords64 ? "linear_rows_wide." : "linear_rows."
+    return (isNaive ? "linear_naive." : lanesAreRows ? rows : inputs == .bytes ? "linear_bytes." : "linear.")
       + matrix.format.type.name
   }
 
@@ -218,7 +218,8 @@ package struct LinearKernel: Sendable, Hashable {
     _ tiling: Tiling, isChained: Bool = false, cache: KernelCache
   ) throws -> Pipeline {
     try cache.pipeline(
-      shaderName, specialization: specialization(tiling, isChained: isChained, traits: cache.traits),
+      shaderName(cache.traits),
+      specialization: specialization(tiling, isChained: isChained, traits: cache.traits),
       pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: cache.traits.subgroupSize)
   }
 

@@ -122,6 +122,12 @@ extension LinearChecks {
     let all = LinearTileKernel.Tiling.possible(traits).filter {
       $0.tileRows.isMultiple(of: next == .bytes ? stage.rowsOfBlock : 2)
     }
+    // Post norms are over widths that models have.
+    if case .residualProjection(let stage) = stage, stage.postNorm != nil,
+      !stage.weight.rows.count.isMultiple(of: 32)
+    {
+      return []
+    }
     guard !all.isEmpty else { return [] }
     return [
       Cut(

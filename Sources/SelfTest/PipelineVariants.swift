@@ -160,7 +160,7 @@ struct PipelineVariants {
           let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
           for isChained in columnCount == 1 ? [false, true] : [true] {
             let variant = PipelineVariant(
-              shader: kernel.shaderName,
+              shader: kernel.shaderName(traits),
               specialization: kernel.specialization(tiling, isChained: isChained, traits: traits),
               pushConstantBytes: MemoryLayout<LinearPush>.size,
               text: "\(use.text), \(form) to \(next), \(LinearTiling(tiling).text)"
@@ -214,7 +214,7 @@ struct PipelineVariants {
         activation: use.activation, next: leaves ? .floats : .none)
       kernel.isNaive = true
       return PipelineVariant(
-        shader: kernel.shaderName,
+        shader: kernel.shaderName(traits),
         specialization: kernel.specialization(kernel.tiling(columnCount: 1, traits: traits), traits: traits),
         pushConstantBytes: MemoryLayout<LinearPush>.size, text: use.text)
     }
