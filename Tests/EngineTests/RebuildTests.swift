@@ -52,7 +52,7 @@ struct RebuildTests {
   static func lose(_ device: Int, of engine: Engine, step: Int, hangs: Bool) throws -> TimelineSemaphore? {
     try engine.withBatch { batch in
       let runner = try #require(batch.runner as? MeshRunner)
-      if hangs { runner.patience.least = .seconds(1) }
+      if hangs { runner.patience.least = .seconds(3) }
       let never = try runner.runners[device].device.makeSemaphore()
       var count = 0
       runner.beforeSubmission = { submitted in
@@ -116,7 +116,7 @@ struct RebuildTests {
     // Those that ran know of it at once, before anything is loaded anew.
     #expect(Set(ends.failures.keys) == [0, 1])
     #expect(ends.failures.values.allSatisfy { $0.contains("device \(test.device)") }, "\(ends.failures)")
-    #expect(try #require(time) < .seconds(20))
+    #expect(try #require(time) < .seconds(30))
     #expect(engine.lossText == nil)
     #expect(Self.run(engine) == 0)
     for index in 2..<5 { #expect(ends.tokens(index) == expected[index], "request \(index)") }
@@ -190,10 +190,10 @@ struct RebuildTests {
     let start = ContinuousClock.now
     #expect { _ = try engine.generate(Self.request(0)) } throws: { "\($0)".contains("does not go on") }
     let found = ContinuousClock.now - start
-    // A second, and what the machine's other work makes of it; 60 without what is known of steps.
-    #expect(found > .seconds(1) && found < .seconds(20))
+    // Three seconds, and what the machine's other work makes of it; 60 without what is known of steps.
+    #expect(found > .seconds(3) && found < .seconds(30))
     engine = nil
-    #expect(ContinuousClock.now - start < .seconds(40))
+    #expect(ContinuousClock.now - start < .seconds(50))
     try never?.signal(1)
   }
 
