@@ -33,7 +33,7 @@ struct MeshPlacement {
     guard tensor >= 1, pipeline >= 1, tensor <= 64, pipeline <= 64 else {
       throw EngineError(.option, "\(tensor) x \(pipeline) devices are not possible: use 1 to 64 of each")
     }
-    mesh = MeshShape(tensor: tensor, pipeline: pipeline)
+    let mesh = MeshShape(tensor: tensor, pipeline: pipeline)
     let wanted = mesh.deviceCount * options.dataParallel
     let specs =
       options.devices.isEmpty
@@ -47,13 +47,21 @@ struct MeshPlacement {
     }
     let all = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
     let first = options.replica * mesh.deviceCount
-    devices = Array(all[first..<first + mesh.deviceCount])
+    let devices = Array(all[first..<first + mesh.deviceCount])
     // What engines before this one took shows in the budget, where there is one.
-    sharers = devices.map { device in
+    let sharers = devices.map { device in
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
+    try self.init(mesh: mesh, devices: devices, sharers: sharers, options: options, program: program)
+  }
+
+  private init(
+    mesh: MeshShape, devices: [PhysicalDevice], sharers: [Int], options: EngineOptions, program: Program
+  ) throws {
+    self.mesh = mesh
+    self.devices = devices
+    self.sharers = sharers
     traits = devices.map { DeviceTraits($0, method: options.method) }
-    let (mesh, devices, sharers) = (mesh, devices, sharers)
     // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
     let rooms = (0..<mesh.pipeline).map { stage in
       (0..<mesh.tensor).map { rank in
@@ -65,6 +73,22 @@ struct MeshPlacement {
       over: mesh,
       split: options.stageLayers.isEmpty
         ? LayerSplit.within(rooms.map { ($0.min() ?? 0) * mesh.tensor }) : .counts(options.stageLayers))
+  }
+
+  /// The model on some of the devices, after others were lost.
+  ///
+  /// - Parameters:
+  ///   - chosen: the numbers of those devices.
+  ///   - hung: devices whose memory is not free again.
+  func reduced(
+    to mesh: MeshShape, of chosen: [Int], hung: Set<Int>, options: EngineOptions, program: Program
+  ) throws -> MeshPlacement {
+    let free = devices.indices.filter { !chosen.contains($0) && !hung.contains($0) }
+    return try MeshPlacement(
+      mesh: mesh, devices: chosen.map { devices[$0] },
+      sharers: chosen.map { seat in
+        sharers[seat] - free.count { devices[$0].index == devices[seat].index }
+      }, options: options, program: program)
   }
 
   /// Free memory for one device: one that is there several times shares its memory out.

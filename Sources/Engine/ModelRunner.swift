@@ -385,10 +385,35 @@ package final class ModelRunner: StepRunner {
     try LinearTuner(recorder: recorder, slot: slots[0].step).tune(steps)
   }
 
-  /// Makes ready for other requests after a failure.
-  package func recover() throws {
+  /// A step that fails says so itself.
+  package var hasFailed: Bool { false }
+
+  package func recover() throws -> Set<Int> {
     defer { model.stream?.recover() }
-    try drain()
+    do { try drain() } catch let error as VulkanError where error.kind == .deviceLost { return [0] }
+    return []
+  }
+
+  /// What is done so far: as long as it changes, the device gets on.
+  var progress: [UInt64] {
+    // A step may take long to bring its weights.
+    get throws { [try done.value] + (model.stream.map { [$0.passes.bitPattern] } ?? []) }
+  }
+
+  /// Waits until nothing is in flight.
+  ///
+  /// - Returns: false where the device does not get on for as long as `patience`.
+  func comesToRest(within patience: Duration) -> Bool {
+    var last: [UInt64] = []
+    var since = ContinuousClock.now
+    while ContinuousClock.now - since < patience {
+      // On a device that is lost nothing runs.
+      guard let isDone = try? done.wait(for: partCount, timeoutNanoseconds: 20_000_000), !isDone,
+        let now = try? progress
+      else { return true }
+      if now != last { (last, since) = (now, ContinuousClock.now) }
+    }
+    return false
   }
 
   /// Waits until nothing is in flight.
@@ -411,7 +436,7 @@ package final class ModelRunner: StepRunner {
     try drain()
     let count = model.program.vocabularySize
     let buffer = try device.makeBuffer(byteCount: count * 4, memory: .download, label: "logits")
-    try device.run { commands in
+    try run { commands in
       commands.copy(
         from: workspace.memory, offset: workspace.offset(.logits) + 4 * index * workspace.logitsStride,
         to: buffer, offset: 0, byteCount: count * 4)
@@ -424,10 +449,21 @@ package final class ModelRunner: StepRunner {
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-    try device.run { commands in
+    try run { commands in
       commands.copy(from: staging, offset: 0, to: buffer, offset: offset, byteCount: words.count * 4)
       commands.barrier()
     }
+  }
+
+  /// Runs commands after all that is queued, and waits for them.
+  func run(_ record: (CommandBuffer) throws -> Void) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    let finished = try device.makeSemaphore()
+    try device.computeQueue.submit([commands], signal: [(finished, 1)])
+    try wait(until: finished, reaches: 1)
   }
 
   private func wait(for number: UInt64) throws {

@@ -152,10 +152,10 @@ extension Engine {
       throw EngineError(
         .prompt, "the text has \(tokens.count) tokens, but the context holds \(contextLength)")
     }
-    try withBatch { batch in
+    try withWorkingBatch { batch in
       try batch.makeMoves()
       let places = batch.scheduler.places(of: tokens)
-      let runner = batch.runner
+      let runner = try batch.runner
       var header = stateHeader(runner)
       header.tokenCount = UInt32(tokens.count)
       header.pageCount = UInt32(places.count)
@@ -175,8 +175,8 @@ extension Engine {
   /// - Throws: one line if the file is damaged, of another model, or has keys and values of another type; the cache knows
   ///   nothing of it then.
   public func restoreState(from path: String) throws -> [Int32] {
-    try withBatch { batch in
-      let runner = batch.runner
+    try withWorkingBatch { batch in
+      let runner = try batch.runner
       var state = try SavedState(
         path: path, expected: stateHeader(runner), model: model, contextLength: contextLength)
       let size = Int(state.header.pageTokens)

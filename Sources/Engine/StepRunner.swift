@@ -70,8 +70,13 @@ package protocol StepRunner: AnyObject {
   /// Waits until nothing is in flight.
   func drain() throws
 
-  /// Makes ready to go on after an error, where the devices can.
-  func recover() throws
+  /// Whether nothing runs before `recover`.
+  var hasFailed: Bool { get }
+
+  /// Makes ready to go on after an error.
+  ///
+  /// - Returns: devices that never will, and without which the others cannot.
+  func recover() throws -> Set<Int>
 }
 
 extension StepRunner {

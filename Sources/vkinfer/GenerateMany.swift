@@ -118,7 +118,8 @@ final class GenerateMany: Sendable {
     }
     var hasMore = true
     while hasMore {
-      hasMore = try engine.step()
+      // Requests that an error concerns are told of it; others may go on, on devices that are left.
+      hasMore = (try? engine.step()) ?? true
       let news = events.withLock { events in
         defer { events = [] }
         return events
@@ -134,6 +135,7 @@ final class GenerateMany: Sendable {
         case .failed(let error): try fail(index, error)
         }
       }
+      if done == requests.count { hasMore = false }
       let seconds = (ContinuousClock.now - start) / .seconds(1)
       progress.draw(
         "generating", done: done, total: requests.count,
