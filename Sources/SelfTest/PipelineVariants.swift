@@ -23,7 +23,7 @@ struct PipelineVariants {
     TensorType.allCases.flatMap {
       [repack($0), random($0)] + embed($0) + linear($0) + tiles($0) + naive($0) + matrix($0)
     } + attention
-      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum]
+      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum, headNorm]
   }
 
   private var cacheWrite: [PipelineVariant] {
