@@ -6,35 +6,18 @@
 #define FORMAT_KERNEL
 #include FORMAT_FILE
 
-// Inputs of a step, and the first of the tile's rows and columns in shared memory, in quads of 16 bytes. An odd number
-// of quads from one to the next puts eight neighbours into different banks.
 const uint STEP = 32;
-void find_sources(uint first_row, uint first_column, uint count);
-void load_step(uint first);
-void store_step(uint first);
-void multiply_step();
+const uint COLUMN_QUADS = STEP / 4;
 
 #include "linear/tiles.glsl"
 
-const uint STRIDE = STEP / 4 + 1;
+// In quads. An odd number of quads from one row or column to the next puts eight neighbours into different banks.
+const uint STRIDE = COLUMN_QUADS + 1;
 shared vec4 tile[(GROUP_ROWS + TILE_COLUMNS) * STRIDE];
 
-// What an invocation loads in a step.
-const uint ROW_CHUNKS = STEP / CHUNK;
-const uint WEIGHT_LOADS = (GROUP_ROWS * ROW_CHUNKS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
-const uint INPUT_LOADS = (TILE_COLUMNS * (STEP / 4) + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
-Chunk weights[WEIGHT_LOADS];
 vec4 inputs[INPUT_LOADS];
 uint weight_sources[WEIGHT_LOADS];
 uint input_sources[INPUT_LOADS];
-
-// Which of the tile's chunks and quads an invocation's i-th are. Past the end it is the last one once more.
-uint weight_item(uint i) {
-  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, GROUP_ROWS * ROW_CHUNKS - 1);
-}
-uint input_item(uint i) {
-  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, TILE_COLUMNS * (STEP / 4) - 1);
-}
 
 void find_sources(uint first_row, uint first_column, uint count) {
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {
@@ -44,14 +27,14 @@ void find_sources(uint first_row, uint first_column, uint count) {
   }
   uint stride = ((push.columns + 1023) & ~1023u) / 4;
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
-    input_sources[i] = row_of_column(first_column + input_item(i) / (STEP / 4), count) * stride;
+    input_sources[i] = row_of_column(first_column + input_item(i) / COLUMN_QUADS, count) * stride;
   }
 }
 
 void load_step(uint first) {
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) weights[i] = load_chunk(weight_sources[i] + first / CHUNK);
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
-    inputs[i] = push.inputs.at[input_sources[i] + activation_quad(first / 4 + input_item(i) % (STEP / 4))];
+    inputs[i] = push.inputs.at[input_sources[i] + activation_quad(first / 4 + input_item(i) % COLUMN_QUADS)];
   }
 }
 
@@ -65,12 +48,12 @@ void store_step(uint first) {
   }
   [[unroll]] for (uint i = 0; i < INPUT_LOADS; i++) {
     uint item = input_item(i);
-    tile[(GROUP_ROWS + item / (STEP / 4)) * STRIDE + item % (STEP / 4)] = inputs[i];
+    tile[(GROUP_ROWS + item / COLUMN_QUADS) * STRIDE + item % COLUMN_QUADS] = inputs[i];
   }
 }
 
 void multiply_step() {
-  for (uint k = 0; k < STEP / 4; k++) {
+  for (uint k = 0; k < COLUMN_QUADS; k++) {
     vec4 w[ROWS];
     [[unroll]] for (uint i = 0; i < ROWS; i++) w[i] = tile[row_slot(lane_row(i)) * STRIDE + k];
     [[unroll]] for (uint j = 0; j < LANE_COLUMNS; j++) {

@@ -11,17 +11,14 @@
 
 const uint STEP_BLOCKS = 2;
 const uint STEP = 32 * STEP_BLOCKS;
-void find_sources(uint first_row, uint first_column, uint count);
-void load_step(uint first);
-void store_step(uint first);
-void multiply_step();
+const uint COLUMN_QUADS = 2 * STEP_BLOCKS;
 
 #include "linear/tiles.glsl"
 #include "linear/signed_chunk.glsl"
 
-// In quads of 16 bytes, two a block. An odd number of quads from one row or column to the next puts eight neighbours
+// In quads, two a block. An odd number of quads from one row or column to the next puts eight neighbours
 // into different banks.
-const uint STRIDE = 2 * STEP_BLOCKS + 1;
+const uint STRIDE = COLUMN_QUADS + 1;
 shared ivec4 tile[(GROUP_ROWS + TILE_COLUMNS) * STRIDE];
 // Of each block of a row: its scale and minimum, or the scales of its halves.
 shared vec2 row_scales[GROUP_ROWS * STEP_BLOCKS];
@@ -32,24 +29,10 @@ shared vec2 row_minima[GROUP_ROWS * STEP_BLOCKS];
 shared vec2 column_halves[TILE_COLUMNS * STEP_BLOCKS];  // scaled sums of a block's halves
 #endif
 
-// What an invocation loads in a step.
-const uint ROW_CHUNKS = STEP / CHUNK;
-const uint COLUMN_QUADS = 2 * STEP_BLOCKS;
-const uint WEIGHT_LOADS = (GROUP_ROWS * ROW_CHUNKS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
-const uint INPUT_LOADS = (TILE_COLUMNS * COLUMN_QUADS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
-Chunk weights[WEIGHT_LOADS];
 ivec4 inputs[INPUT_LOADS];
 vec2 input_scales[INPUT_LOADS];
 uint weight_rows[WEIGHT_LOADS];  // first chunk of the row
 uint input_rows[INPUT_LOADS];    // row of the step
-
-// Which of the tile's chunks and quads an invocation's i-th are. Past the end it is the last one once more.
-uint weight_item(uint i) {
-  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, GROUP_ROWS * ROW_CHUNKS - 1);
-}
-uint input_item(uint i) {
-  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, TILE_COLUMNS * COLUMN_QUADS - 1);
-}
 
 void find_sources(uint first_row, uint first_column, uint count) {
   [[unroll]] for (uint i = 0; i < WEIGHT_LOADS; i++) {

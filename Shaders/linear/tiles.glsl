@@ -7,8 +7,9 @@
 // COLUMNS is the number of lanes along columns: the tile is finished as many columns at a time, one of each lane, as
 // linear.glsl finishes a workgroup's. Norms over more rows than a tile has are left to dispatches behind it.
 //
-// Includers define what lies in shared memory: load_step, store_step and multiply_step. A lane's rows are pairs, and the
-// first rows of all pairs lie before the second ones, so that neighbouring lanes read from different banks.
+// Includers define what a step is, STEP inputs or COLUMN_QUADS quads of 16 bytes, and what becomes of it: the functions
+// below. A lane's rows are pairs, and the first rows of all pairs lie before the second ones, so that neighbouring lanes
+// read from different banks.
 #include "common/chunk.glsl"
 #include "common/blocks.glsl"
 
@@ -17,7 +18,26 @@ layout(constant_id = 14) const uint LANE_COLUMNS = 4;
 const uint GROUP_ROWS = gl_WorkGroupSize.x / COLUMNS * ROWS;
 const uint TILE_COLUMNS = COLUMNS * LANE_COLUMNS;
 
+void find_sources(uint first_row, uint first_column, uint count);
+void load_step(uint first);
+void store_step(uint first);
+void multiply_step();
+
 float sums[ROWS * LANE_COLUMNS];
+
+// What an invocation loads in a step: chunks of rows and quads of columns.
+const uint ROW_CHUNKS = STEP / CHUNK;
+const uint WEIGHT_LOADS = (GROUP_ROWS * ROW_CHUNKS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
+const uint INPUT_LOADS = (TILE_COLUMNS * COLUMN_QUADS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
+Chunk weights[WEIGHT_LOADS];
+
+// Which of the tile's chunks and quads its i-th are. Past the end it is the last one once more.
+uint weight_item(uint i) {
+  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, GROUP_ROWS * ROW_CHUNKS - 1);
+}
+uint input_item(uint i) {
+  return min(i * gl_WorkGroupSize.x + gl_LocalInvocationIndex, TILE_COLUMNS * COLUMN_QUADS - 1);
+}
 
 // Neighbours read eight row slots and, where lanes are 32, four columns: a subgroup shares most of what it reads.
 const uint BAND = gl_WorkGroupSize.x / COLUMNS < 8 ? gl_WorkGroupSize.x / COLUMNS : 8;

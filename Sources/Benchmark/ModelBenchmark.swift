@@ -54,10 +54,12 @@ package struct ModelWorkload: Sendable {
 
   var sequences: Int { max(1, spans.map(\.sequences).max() ?? 1) }
 
-  var pagesPerSequence: Int { max(1, spans.map { Self.pages($0.positions) }.max() ?? 1) }
+  var pagesPerSequence: Int { max(1, spans.map { KVCache.pages(forTokens: $0.positions) }.max() ?? 1) }
 
   /// Pages that the most demanding figure needs.
-  var pageCount: Int { max(1, spans.map { $0.sequences * Self.pages($0.positions) }.max() ?? 1) }
+  var pageCount: Int {
+    max(1, spans.map { $0.sequences * KVCache.pages(forTokens: $0.positions) }.max() ?? 1)
+  }
 
   /// Sequences that may generate at once.
   package static let mostSequences = 4096
@@ -68,8 +70,6 @@ package struct ModelWorkload: Sendable {
       rows: max(promptChunk, sequences), outputs: sequences, sequences: sequences,
       pagesPerSequence: pagesPerSequence)
   }
-
-  static func pages(_ positions: Int) -> Int { (positions + KVCache.pageTokens - 1) / KVCache.pageTokens }
 }
 
 /// Speed of one model on one device: steps are driven directly, with as many sequences as asked for.
@@ -374,7 +374,7 @@ package final class ModelBenchmark {
   /// Gives the first `sequences` sequences pages of their own.
   private func givePages(sequences: Int, positions: Int) throws {
     try runner.drain()
-    let count = ModelWorkload.pages(positions)
+    let count = KVCache.pages(forTokens: positions)
     for sequence in 0..<sequences {
       let pages = (0..<count).map { UInt32(sequence * count + $0) }
       try runner.setPages(pages, sequence: sequence, from: 0)

@@ -30,7 +30,7 @@ final class StageSubject {
     var hasOutputs = false
 
     var sequences: Int { isPrompt ? 1 : columns }
-    var pagesPerSequence: Int { ModelWorkload.pages(depth + (isPrompt ? columns : 1)) }
+    var pagesPerSequence: Int { KVCache.pages(forTokens: depth + (isPrompt ? columns : 1)) }
   }
 
   /// - Parameters:

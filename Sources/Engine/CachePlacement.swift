@@ -193,7 +193,7 @@ extension MeshPlacement {
   ) throws -> EnginePlan {
     if !givesChunk { options.promptChunk = nil }
     let traits = traits[0]
-    let least = Engine.pages(forTokens: whole.contextLength)
+    let least = KVCache.pages(forTokens: whole.contextLength)
     // A layer's pages lie in one allocation.
     let most =
       Int(clamping: devices[0].capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: programs[0].heads)
@@ -202,7 +202,7 @@ extension MeshPlacement {
         "the device has no allocation as large as keys and values of \(whole.contextLength) tokens in a layer: "
           + "--context \(most * KVCache.pageTokens) would fit")
     }
-    let wanted = options.cacheTokens.map(Engine.pages) ?? least * options.maxSequences
+    let wanted = options.cacheTokens.map(KVCache.pages) ?? least * options.maxSequences
     let base = options
     let cache = try CachePlacement(
       program: programs[0], source: source, memory: options.memory, available: availableMemory(0),

@@ -133,7 +133,7 @@ final class Deployment {
     pageCount =
       plan.cache?.pageCount
       ?? (streamed != nil
-        ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
+        ? KVCache.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
     let cacheTokens = pageCount * KVCache.pageTokens
     let cacheBytes = plan.cache?.deviceBytes
     let memoryShares = plans.enumerated().map { index, plan in

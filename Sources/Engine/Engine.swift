@@ -274,19 +274,15 @@ public final class Engine: Sendable {
     let rows = min(chunk, max(context, 1) * sequences) + sequences - 1
     return StepLimits(
       rows: rows, outputs: min(max(options.maxOutputs, sequences), rows), sequences: sequences,
-      pagesPerSequence: pages(forTokens: context))
-  }
-
-  static func pages(forTokens tokens: Int) -> Int {
-    (tokens + KVCache.pageTokens - 1) / KVCache.pageTokens
+      pagesPerSequence: KVCache.pages(forTokens: context))
   }
 
   /// Pages of the cache: what all sequences may need, or as many as memory that the plan leaves has room for.
   static func pageCount(
     _ options: EngineOptions, plan: MemoryPlan, available: Int, device: PhysicalDevice, program: Program
   ) -> Int {
-    let least = pages(forTokens: plan.contextLength)
-    let wanted = options.cacheTokens.map(pages) ?? least * options.maxSequences
+    let least = KVCache.pages(forTokens: plan.contextLength)
+    let wanted = options.cacheTokens.map(KVCache.pages) ?? least * options.maxSequences
     let room = (available - plan.weights - plan.workspace) / (plan.cachePerToken * KVCache.pageTokens)
     // A layer's pages lie in one allocation.
     let most = Int(clamping: device.capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: program.heads)
@@ -298,7 +294,7 @@ public final class Engine: Sendable {
   static func hostPageCount(
     _ options: EngineOptions, pages: Int, plans: [MemoryPlan], taken: Int
   ) -> Int {
-    let missing = Engine.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
+    let missing = KVCache.pages(forTokens: plans[0].contextLength) * options.maxSequences - pages
     let pageBytes = plans.reduce(0) { $0 + $1.cachePerToken } * KVCache.pageTokens
     let room = (options.memory.budget(available: 0).host - taken) / 2
     return max(0, min(missing, room / max(pageBytes, 1)))

@@ -141,7 +141,7 @@ struct MeshPlacement {
     _ index: Int, _ options: EngineOptions, whole: MemoryPlan, source: any TensorSource
   ) throws -> StreamedPlacement {
     let (available, traits) = (availableMemory(index), traits[index])
-    let pages = Engine.pages(forTokens: max(options.cacheTokens ?? 0, whole.contextLength))
+    let pages = KVCache.pages(forTokens: max(options.cacheTokens ?? 0, whole.contextLength))
     // Weights that stream are brought once for all tokens of a step: the more the better.
     let usual = Engine.promptChunk(options, traits: traits)
     let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual

@@ -63,10 +63,7 @@ extension ModelRunner {
   func submitPages(
     signal: [(TimelineSemaphore, UInt64)] = [], _ record: (CommandBuffer) throws -> Void
   ) throws {
-    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
-    try commands.begin()
-    try record(commands)
-    try commands.end()
+    let commands = try device.recordOnce(record)
     if let cacheStream {
       try cacheStream.submit(commands, signal: signal)
     } else {

@@ -47,7 +47,9 @@ package final class CacheStream: @unchecked Sendable {
     visits = CacheVisits(cache.residency)
     arrivals = Array(repeating: nil, count: layers)
     returns = Array(repeating: nil, count: layers)
-    try measureLink()
+    if let home = zip(cache.homes, cache.residency.places).first(where: { $1 != nil })?.0 {
+      linkRate = try device.linkRate(from: home, to: cache.ring[0])
+    }
     // What no page was copied to is multiplied by 0, which must not give NaN.
     try device.run { commands in
       for place in cache.ring {
@@ -143,26 +145,6 @@ package final class CacheStream: @unchecked Sendable {
       hostLayers: cache.residency.hostLayers, layerPageBytes: cache.layerPageBytes, linkRate: linkRate,
       inBytes: inBytes, outBytes: outBytes)
   }
-
-  /// Measures how fast the link copies to the device; nothing may be in flight.
-  private func measureLink() throws {
-    guard let layer = cache.residency.places.firstIndex(where: { $0 != nil }) else { return }
-    let source = cache.homes[layer]
-    let byteCount = min(source.byteCount, 64 << 20)
-    let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
-    try commands.begin()
-    for _ in 0..<4 {
-      commands.copy(from: source, offset: 0, to: cache.ring[0], offset: 0, byteCount: byteCount)
-      commands.barrier()
-    }
-    try commands.end()
-    for _ in 0..<(device.physical.kind == .cpu ? 2 : 6) {
-      let start = ContinuousClock.now
-      try device.transferQueue.submit([commands])
-      try device.transferQueue.waitIdle()
-      linkRate = max(linkRate, Double(4 * byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
-    }
-  }
 }
 
 /// What moves of keys and values between host and device, and how fast it could.
@@ -179,7 +161,7 @@ package struct CacheStreamFigures: Sendable {
 
   /// Bytes that a step brings for sequences with so many tokens before the one that it computes.
   package func byteCount(positions: Int, sequences: Int = 1) -> Int {
-    (positions + KVCache.pageTokens - 1) / KVCache.pageTokens * layerPageBytes * hostLayers * sequences
+    KVCache.pages(forTokens: positions) * layerPageBytes * hostLayers * sequences
   }
 }
 
@@ -198,7 +180,7 @@ struct StepPages {
     self.spans = spans
     self.pages = pages
     self.pageCount = pageCount
-    written = runs { $0.lowerBound / KVCache.pageTokens..<Self.end($0.upperBound) }
+    written = runs { $0.lowerBound / KVCache.pageTokens..<KVCache.pages(forTokens: $0.upperBound) }
   }
 
   /// Runs of pages with something computed before that attention over so many positions reads, or that are written on.
@@ -207,14 +189,10 @@ struct StepPages {
     if let runs = known[window] { return runs }
     let runs = runs { span in
       let first = span.lowerBound < window ? 0 : (span.lowerBound - window + 1) / KVCache.pageTokens
-      return first..<Self.end(span.lowerBound)
+      return first..<KVCache.pages(forTokens: span.lowerBound)
     }
     known[window] = runs
     return runs
-  }
-
-  private static func end(_ positions: Int) -> Int {
-    (positions + KVCache.pageTokens - 1) / KVCache.pageTokens
   }
 
   /// The pages of some places of each sequence, as runs of neighbours.

@@ -44,9 +44,10 @@ package struct DeviceTraits: Sendable, Hashable {
     usesByteProducts = !isCPU && capabilities.integerDotProduct && method.linear == .sbi
     loadsWords64 = isCPU && capabilities.int64
     canShuffle = capabilities.subgroupShuffle
-    let gemm = method.gemm ?? (isCPU ? .columns : .matrix)
-    matrixUnits = method.isFast && gemm == .matrix ? MatrixUnits(capabilities) : nil
-    usesTiles = method.isFast && (gemm == .tiles || (gemm == .matrix && method.gemm == nil))
+    // CPU drivers gain by neither.
+    let isUsualGPU = method.gemm == nil && !isCPU
+    matrixUnits = method.isFast && (isUsualGPU || method.gemm == .matrix) ? MatrixUnits(capabilities) : nil
+    usesTiles = method.isFast && (isUsualGPU || method.gemm == .tiles)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {
     case .cpu:

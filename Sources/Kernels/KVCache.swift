@@ -13,6 +13,8 @@ import VulkanRuntime
 /// a ring that has room for all pages of a few layers: there they have the same places as at home, and kernels find them.
 package final class KVCache: Sendable {
   package static let pageTokens = Int(KV_PAGE_TOKENS)
+  /// Pages that so many tokens of a sequence take.
+  package static func pages(forTokens tokens: Int) -> Int { (tokens + pageTokens - 1) / pageTokens }
   package let pageCount: Int
   /// The model's layer whose pages come first.
   private let firstLayer: Int

@@ -35,6 +35,12 @@ package struct LinearTileKernel: Sendable, Hashable {
       (tileRows + tileColumns) * 9 * 16 + 6 * tileRows * columnLanes + 4 * columnLanes + 16
     }
 
+    /// Whether a device has room for its workgroups.
+    package func fits(_ traits: DeviceTraits) -> Bool {
+      threads.isMultiple(of: traits.subgroupSize) && threads <= traits.maxWorkgroupInvocations
+        && largestBytes <= traits.sharedMemory
+    }
+
     /// "tile 64x32, lane 4x4".
     package var text: String { "tile \(tileRows)x\(tileColumns), lane \(rows)x\(columns)" }
   }
@@ -42,8 +48,11 @@ package struct LinearTileKernel: Sendable, Hashable {
   package let product: LinearKernel
   package let tiling: Tiling
 
-  /// Columns from which on tiles pay: below, `LinearKernel` reads each weight once for all of them.
-  package static let fewestColumns = 9
+  /// Whether products of so many columns go in tiles on a device: of fewer, `LinearKernel` reads each weight once for
+  /// all of them.
+  package static func takes(columnCount: Int, traits: DeviceTraits) -> Bool {
+    traits.usesTiles && columnCount > 8
+  }
 
   package init(_ product: LinearKernel, tiling: Tiling) {
     precondition(tiling.tileRows.isMultiple(of: product.rowMultiple))
@@ -53,7 +62,7 @@ package struct LinearTileKernel: Sendable, Hashable {
 
   /// The kernel for a dispatch of `columnCount` columns; nil where `LinearKernel` takes them.
   package init?(_ product: LinearKernel, columnCount: Int, traits: DeviceTraits) {
-    guard traits.usesTiles, columnCount >= Self.fewestColumns, !product.isNaive, !product.lanesAreRows,
+    guard Self.takes(columnCount: columnCount, traits: traits), !product.isNaive, !product.lanesAreRows,
       let tiling = Self.tiling(product, columnCount: columnCount, traits: traits)
     else { return nil }
     self.init(product, tiling: tiling)
@@ -76,9 +85,7 @@ package struct LinearTileKernel: Sendable, Hashable {
   /// smallest that there is room for, where none does.
   private static func tiling(_ product: LinearKernel, columnCount: Int, traits: DeviceTraits) -> Tiling? {
     let possible = (traits.isCPU ? [onCPU] : tilings).filter {
-      $0.threads.isMultiple(of: traits.subgroupSize) && $0.threads <= traits.maxWorkgroupInvocations
-        && $0.tileRows.isMultiple(of: product.rowMultiple)
-        && $0.largestBytes <= traits.sharedMemory
+      $0.fits(traits) && $0.tileRows.isMultiple(of: product.rowMultiple)
     }
     return possible.first { tiling in
       guard tiling.tileColumns < 2 * columnCount else { return false }
@@ -104,7 +111,7 @@ package struct LinearTileKernel: Sendable, Hashable {
     [
       UInt32(tiling.threads), UInt32(tiling.threads / traits.subgroupSize), 1, UInt32(tiling.rows),
       UInt32(tiling.columnLanes), 1, epilogue.rawValue, product.hasNorm ? 1 : 0, product.hasBias ? 1 : 0,
-      product.gathersOutputs ? 1 : 0, product.activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
+      product.gathersOutputs ? 1 : 0, product.activation.constant,
       next.rawValue, 0, 0, UInt32(tiling.columns),
     ]
   }
@@ -116,13 +123,8 @@ package struct LinearTileKernel: Sendable, Hashable {
   package func record(
     _ commands: CommandBuffer, push: LinearPush, columnCount: Int, cache: KernelCache
   ) throws {
-    var push = push
-    push.weights = product.matrix.push
-    push.columns = UInt32(product.matrix.columns)
-    push.rows = UInt32(product.matrix.rows)
-    push.row_offset = UInt32(product.matrix.rowOffset)
     try cache.dispatch(
-      commands, shaderName, specialization(cache.traits), push,
+      commands, shaderName, specialization(cache.traits), product.withMatrix(push),
       groups: ((columnCount + tiling.tileColumns - 1) / tiling.tileColumns, rowGroups, 1))
   }
 }
@@ -137,12 +139,7 @@ extension PlanRecorder {
     switch (epilogue, model.stages[index]) {
     case (.queryKeyValueNorm, _):
       commands.dispatchBarrier()
-      var push = HeadNormPush()
-      push.outputs = workspace.address(.queries)
-      push.output_stride = UInt32(workspace.queryStride)
-      push.step = slot.stepAddress
-      push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
-      try HeadNormKernel().record(commands, push: push, rowCount: shape.rows, cache: cache)
+      try recordHeadNorm(index: index, commands, shape: shape, slot: slot)
     case (.residualNorm, .residualProjection(let weights)):
       commands.dispatchBarrier()
       var push = combinePush(index: index, slot: slot)
@@ -156,5 +153,15 @@ extension PlanRecorder {
     default:
       break
     }
+  }
+
+  /// Norms of query and key heads, whose products are in the scratch; those must be visible.
+  func recordHeadNorm(index: Int, _ commands: CommandBuffer, shape: PlanShape, slot: StepSlot) throws {
+    var push = HeadNormPush()
+    push.outputs = workspace.address(.queries)
+    push.output_stride = UInt32(workspace.queryStride)
+    push.step = slot.stepAddress
+    push.extras = extras.address + UInt64(index * MemoryLayout<LinearExtrasData>.stride)
+    try HeadNormKernel().record(commands, push: push, rowCount: shape.rows, cache: cache)
   }
 }

@@ -73,13 +73,7 @@ private struct MatrixStep {
         commands.dispatchBarrier()
       }
       if hasHeadNorms {
-        var headNorm = HeadNormPush()
-        headNorm.outputs = push.outputs
-        headNorm.step = push.step
-        headNorm.extras = push.extras
-        headNorm.output_stride = push.output_stride
-        try HeadNormKernel().record(
-          commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache)
+        try recorder.recordHeadNorm(index: index, commands, shape: shape, slot: slot)
       }
       try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
 

@@ -267,7 +267,7 @@ package final class PlanRecorder {
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
     guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1,
-      !(traits.usesTiles && shape.rows >= LinearTileKernel.fewestColumns),
+      !LinearTileKernel.takes(columnCount: shape.rows, traits: traits),
       model.stages.count > 2,
       case .embed = model.stages[0],
       AttentionDecodeKernel(

@@ -309,21 +309,7 @@ package final class WeightStream: @unchecked Sendable {
   /// Measures how fast the link copies to the device; nothing may be in flight.
   func measureLink() throws {
     guard let source = images.lazy.compactMap({ $0?.buffer }).first ?? reader?.slots[0] else { return }
-    let byteCount = min(ring.byteCount, source.byteCount, 64 << 20)
-    let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
-    try commands.begin()
-    for _ in 0..<4 {
-      commands.copy(from: source, offset: 0, to: ring, offset: 0, byteCount: byteCount)
-      commands.barrier()
-    }
-    try commands.end()
-    try device.waitIdle()
-    for _ in 0..<(device.physical.kind == .cpu ? 2 : 6) {
-      let start = ContinuousClock.now
-      try device.transferQueue.submit([commands])
-      try device.transferQueue.waitIdle()
-      linkRate = max(linkRate, Double(4 * byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
-    }
+    linkRate = try device.linkRate(from: source, to: ring)
   }
 
   /// What the device does now. Can be asked by any thread.

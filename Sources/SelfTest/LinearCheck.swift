@@ -293,12 +293,8 @@ struct LinearCheck {
       }
       guard tiles != nil, stage.queryNorm != nil else { return }
       commands.dispatchBarrier()
-      var finish = plain(HeadNormPush())
-      finish.outputs = push.outputs
-      finish.output_stride = push.output_stride
-      finish.step = push.step
-      finish.extras = push.extras
-      try HeadNormKernel().record(commands, push: finish, rowCount: dispatched, cache: bench.cache)
+      try outputs.recordNorms(
+        commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
       let expected = try ReferenceStages.queryKeyValue(
         stage, normed: normed, positions: outputs.positions, weights: reader)

@@ -147,10 +147,7 @@ extension LinearTileKernel.Tiling {
       LinearTileKernel.Tiling(threads: 64, rows: 8, columns: 2, columnLanes: 8),
     ]
     let large = traits.isCPU ? [] : LinearTileKernel.tilings
-    return (small + large).filter {
-      $0.threads.isMultiple(of: traits.subgroupSize) && $0.threads <= traits.maxWorkgroupInvocations
-        && $0.largestBytes <= traits.sharedMemory
-    }
+    return (small + large).filter { $0.fits(traits) }
   }
 }
 

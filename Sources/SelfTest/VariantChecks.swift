@@ -16,8 +16,7 @@ struct VariantChecks {
       let shaped: Set<Substring> = [
         "linear", "linear_bytes", "linear_naive", "linear_rows", "linear_rows_wide", "linear_tiles",
         "linear_tiles_bytes", "attention", "attention_decode", "attention_lanes", "matrix", "flash",
-        "combine",
-        "normalise",
+        "combine", "normalise",
       ]
       // What the engine does not choose on a device at all, checks may.
       let unlisted = bench.cache.made.map(\.variant).filter { made in

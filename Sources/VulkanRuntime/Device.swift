@@ -103,11 +103,16 @@ package final class Device: Sendable {
 
   /// Records commands for the compute queue and hands them over: they start after all before them.
   package func submit(_ record: (CommandBuffer) throws -> Void) throws {
+    try computeQueue.submit([recordOnce(record)])
+  }
+
+  /// Records commands that the compute queue runs once.
+  package func recordOnce(_ record: (CommandBuffer) throws -> Void) throws -> CommandBuffer {
     let commands = try makeCommandBuffer(queue: computeQueue, reusable: false)
     try commands.begin()
     try record(commands)
     try commands.end()
-    try computeQueue.submit([commands])
+    return commands
   }
 
   /// The same, and waits until they are done.

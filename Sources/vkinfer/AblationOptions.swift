@@ -13,13 +13,13 @@ struct AblationOptions: ParsableArguments {
     help: ArgumentHelp(
       "naive takes one plain kernel for all products; a list measures each. Without matrix units.",
       valueName: "naive,sbi"))
-  var linear: LinearList?
+  var linear: ChoiceList<StepMethod.Linear>?
 
   @Option(
     help: ArgumentHelp(
       "Products of many tokens: on matrix units, in tiles in registers, or in columns as those of few tokens; a list measures each. (default: the first of them that the device can do)",
       valueName: "matrix,tiles,columns"))
-  var gemm: GemmList?
+  var gemm: ChoiceList<StepMethod.Gemm>?
 
   /// Whether anything is asked for.
   var isGiven: Bool { fusion != nil || linear != nil || gemm != nil }
@@ -42,18 +42,6 @@ struct AblationOptions: ParsableArguments {
   }
 }
 
-/// "matrix,tiles".
-struct GemmList: ExpressibleByArgument {
-  var values: [StepMethod.Gemm] = []
-
-  init?(argument: String) {
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let value = StepMethod.Gemm(rawValue: String(part)) else { return nil }
-      values.append(value)
-    }
-  }
-}
-
 /// "off,on".
 struct FusionList: ExpressibleByArgument {
   var values: [Bool] = []
@@ -62,24 +50,6 @@ struct FusionList: ExpressibleByArgument {
     for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
       guard part == "on" || part == "off" else { return nil }
       values.append(part == "on")
-    }
-  }
-}
-
-/// "naive,sbi".
-struct LinearList: ExpressibleByArgument {
-  var values: [StepMethod.Linear] = []
-
-  init(_ values: [StepMethod.Linear]) {
-    self.values = values
-  }
-
-  var defaultValueDescription: String { values.map(\.rawValue).joined(separator: ",") }
-
-  init?(argument: String) {
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let value = StepMethod.Linear(rawValue: String(part)) else { return nil }
-      values.append(value)
     }
   }
 }

@@ -60,7 +60,7 @@ struct BenchModel: ParsableCommand {
       "Keys and values in host memory, brought to the device layer by layer: auto (as many as do not fit), on (all) or off; "
         + "a list measures each.",
       valueName: "when"))
-  var kvOffload = OffloadList([.auto])
+  var kvOffload = ChoiceList<KVOffload>([.auto])
 
   @OptionGroup var cache: CacheOptions
 
@@ -346,22 +346,6 @@ struct BenchModel: ParsableCommand {
         .number(speed.median, decimals: 1), .number(speed.least, decimals: 1),
         .number(speed.most, decimals: 1),
       ]
-    }
-  }
-}
-
-/// "off,on".
-struct OffloadList: ExpressibleByArgument {
-  var values: [KVOffload] = []
-
-  init(_ values: [KVOffload]) { self.values = values }
-
-  var defaultValueDescription: String { values.map(\.rawValue).joined(separator: ",") }
-
-  init?(argument: String) {
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let value = KVOffload(rawValue: String(part)) else { return nil }
-      values.append(value)
     }
   }
 }

@@ -39,12 +39,12 @@ struct BenchShaders: ParsableCommand {
   var depth = CountList([64, 8192])
 
   @Option(help: ArgumentHelp("Which kernels compute products, as a list.", valueName: "naive,sbi"))
-  var linear = LinearList([.sbi])
+  var linear = ChoiceList<StepMethod.Linear>([.sbi])
 
   @Option(
     help: ArgumentHelp(
       "Which kernels compute products of many columns, as a list.", valueName: "matrix,tiles,columns"))
-  var gemm: GemmList?
+  var gemm: ChoiceList<StepMethod.Gemm>?
 
   @Flag(help: "Compare the tilings of matrix products.")
   var tilings = false
