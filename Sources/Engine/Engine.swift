@@ -17,8 +17,9 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
-  /// How the devices of a mesh wait for one another; nil tries and takes the fastest.
+  /// How the devices of a mesh wait for one another, and where they leave things; nil tries and takes the fastest.
   package var meshPath: MeshPath?
+  package var meshMemory: MeshMemory?
   /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
   public var dataParallel = 1
   /// Which of them an engine is.
@@ -168,10 +169,9 @@ public final class Engine: Sendable {
     var streamed: [StreamedPlacement]?
     let traits = placement.traits[0]
     let wholes = placement.programs.indices.map { index in
-      Engine.memoryPlan(
-        program: placement.programs[index], contextLength: requested,
-        limits: Engine.stepLimits(options, context: requested, traits: traits),
-        traits: placement.traits[index])
+      placement.plan(
+        index, contextLength: requested,
+        limits: Engine.stepLimits(options, context: requested, traits: traits))
     }
     let fits = wholes.enumerated().allSatisfy { index, whole in
       whole.weights + whole.workspace < placement.availableMemory(index)
@@ -237,13 +237,26 @@ public final class Engine: Sendable {
       ? Engine.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1
     cacheTokens = pageCount * KVCache.pageTokens
     let kept = cacheTokens
+    let trial =
+      count == 1
+      ? nil
+      : try MeshTrial(
+        devices: devices, caches: caches, memory: options.meshMemory,
+        path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
+        waitsLong: options.pipelineParallel > 1)
+    // What was planned may be more than what is shared in fact.
+    let spared = placement.programs.indices.map { [limits, contextLength] index in
+      let limits = limits(contextLength)
+      return placement.sharedBytes(index, limits: limits, memory: placement.memory)
+        - placement.sharedBytes(index, limits: limits, memory: trial?.transport.memory ?? placement.memory)
+    }
     memoryShares = plans.enumerated().map { index, plan in
       let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
-      return (weights ?? plan.weights) + plan.workspace + plan.cachePerToken * kept
+      return (weights ?? plan.weights) + plan.workspace - spared[index] + plan.cachePerToken * kept
     }
     let runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads))
+      overlaps: options.overlaps, trial: trial)
     meshPathText = (runner as? MeshRunner)?.pathText
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }

@@ -512,7 +512,7 @@ package final class ModelRunner: StepRunner {
       return commands
     }
     let first = try begin()
-    // What other devices have written is host memory to this one.
+    // What other devices have written may be host memory to this one.
     if recorder.isShared { first.barrier() }
     return StepRecording(first, next: begin, stamps: stamps) { [model, cache] unit, commands in
       try model.recordArrival(of: unit, commands, cache: cache)

@@ -77,7 +77,7 @@ package final class StepRecording {
     try commands.end()
     commands = try next()
     if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count) }
-    // What other devices have written is host memory to this one.
+    // What other devices have written may be host memory to this one.
     commands.barrier()
     parts.append(Part(commands: commands, waits: [.ranks(parts: parts.count)]))
   }
