@@ -47,7 +47,9 @@ let package = Package(
     // How fast models and single kernels are on a device.
     .target(
       name: "Benchmark",
-      dependencies: ["Engine", "Kernels", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer"]),
+      dependencies: [
+        "Engine", "Kernels", "Placement", "VulkanRuntime", "CShaderInterface", "ModelFiles", "Transformer",
+      ]),
     .executableTarget(
       name: "vkinfer",
       dependencies: [

@@ -2,7 +2,8 @@
 //
 // A format of small integers gives them as bytes, four to a word (`unpack_words`), and what they are multiplied by:
 // - SCALED: one scale a chunk (`chunk_scale`), w = q * scale, plus a minimum where it defines MINIMUM too. Products
-//   then apply the scale once a chunk instead of once a weight. The bytes are signed where it defines SIGNED.
+//   then apply the scale once a chunk instead of once a weight. The bytes are signed where it defines SIGNED. Where it
+//   defines NIBBLES, they are the low nibbles of `quants`, then the high ones.
 // - HALVES: a scale for each half of a chunk of 32 (`half_scales`), w = (q - OFFSET) * scale, or plus a minimum of
 //   its own (`half_minima`) where it defines HALF_MINIMA.
 // Any other format gives floats (`unpack_chunk`).

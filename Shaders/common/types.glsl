@@ -17,7 +17,16 @@
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #extension GL_GOOGLE_include_directive : require
 
+// Drivers that load lane by lane load 64 bits as fast as 32: shaders that define WIDE_LOADS do so where it counts.
+#ifdef WIDE_LOADS
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Quads { u64vec2 at[]; };
+uvec4 words_of(u64vec2 wide) { return uvec4(unpackUint2x32(wide.x), unpackUint2x32(wide.y)); }
+#define QUAD_AT(quads, index) words_of((quads).at[index])
+#else
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Quads { uvec4 at[]; };
+#define QUAD_AT(quads, index) (quads).at[index]
+#endif
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly restrict buffer Pairs { uvec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer Words { uint at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer Floats4 { vec4 at[]; };

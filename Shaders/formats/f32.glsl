@@ -10,7 +10,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index]);
+  return Chunk(QUAD_AT(push.weights.plane0, index));
 }
 
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {

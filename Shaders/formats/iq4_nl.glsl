@@ -15,7 +15,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], half_of_word(push.weights.plane1.at[index / 2], index));
+  return Chunk(QUAD_AT(push.weights.plane0, index), half_of_word(push.weights.plane1.at[index / 2], index));
 }
 
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {

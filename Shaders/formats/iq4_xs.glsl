@@ -19,7 +19,7 @@ Chunk load_chunk(uint index) {
   uvec2 header = push.weights.plane1.at[index / 8];
   uint i = index & 7u;
   uint scale = ((header.y >> (4 * i)) & 15u) | (((header.x >> (16 + 2 * i)) & 3u) << 4);
-  return Chunk(push.weights.plane0.at[index], unpackHalf2x16(header.x).x * (float(scale) - 32));
+  return Chunk(QUAD_AT(push.weights.plane0, index), unpackHalf2x16(header.x).x * (float(scale) - 32));
 }
 
 void unpack_chunk(Chunk chunk, out vec4 w[CHUNK / 4]) {

@@ -19,7 +19,7 @@ Chunk load_chunk(uint index) {
   // for 0: there, the numbers are made smaller and the scale larger.
   bool small = e < 2;
   return Chunk(
-      push.weights.plane0.at[index], small ? 0.25 : 1.0, uintBitsToFloat((small ? e + 1 : e - 1) << 23));
+      QUAD_AT(push.weights.plane0, index), small ? 0.25 : 1.0, uintBitsToFloat((small ? e + 1 : e - 1) << 23));
 }
 
 // Twice the magnitudes of eight e2m1 numbers, each in its nibble: 0, 1, 2, 3, 4, 6, 8, 12.

@@ -2,6 +2,7 @@
 // plane0: 16 bytes a block; byte b holds weight b (low nibble) and weight b + 16 (high). plane1: scale, minimum.
 #define SCALED
 #define MINIMUM
+#define NIBBLES
 #define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Words
@@ -15,7 +16,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], push.weights.plane1.at[index]);
+  return Chunk(QUAD_AT(push.weights.plane0, index), push.weights.plane1.at[index]);
 }
 
 vec2 chunk_scale(Chunk chunk) { return unpackHalf2x16(chunk.scales); }

@@ -3,6 +3,7 @@
 // plane0: 16 bytes for 32 weights, as in q4_0. plane1: the 16 bytes before the nibbles, as they are.
 #define SCALED
 #define MINIMUM
+#define NIBBLES
 #define CHUNK 32
 #define PLANE0 Quads
 #define PLANE1 Quads
@@ -18,7 +19,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], scale_and_minimum(push.weights.plane1.at[index / 8], index & 7u));
+  return Chunk(QUAD_AT(push.weights.plane0, index), scale_and_minimum(QUAD_AT(push.weights.plane1, index / 8), index & 7u));
 }
 
 vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }

@@ -18,7 +18,7 @@ struct Chunk {
 
 Chunk load_chunk(uint index) {
   return Chunk(
-      push.weights.plane0.at[index], push.weights.plane1.at[index],
+      QUAD_AT(push.weights.plane0, index), push.weights.plane1.at[index],
       half_of_word(push.weights.plane2.at[index / 2], index));
 }
 

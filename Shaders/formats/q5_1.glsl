@@ -17,7 +17,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], push.weights.plane1.at[index], push.weights.plane2.at[index]);
+  return Chunk(QUAD_AT(push.weights.plane0, index), push.weights.plane1.at[index], push.weights.plane2.at[index]);
 }
 
 vec2 chunk_scale(Chunk chunk) { return unpackHalf2x16(chunk.scales); }

@@ -21,8 +21,8 @@ struct Chunk {
 
 Chunk load_chunk(uint index) {
   return Chunk(
-      push.weights.plane0.at[index], push.weights.plane1.at[index],
-      scale_and_minimum(push.weights.plane2.at[index / 8], index & 7u));
+      QUAD_AT(push.weights.plane0, index), push.weights.plane1.at[index],
+      scale_and_minimum(QUAD_AT(push.weights.plane2, index / 8), index & 7u));
 }
 
 vec2 chunk_scale(Chunk chunk) { return chunk.scales * vec2(1, -1); }

@@ -24,7 +24,7 @@ Chunk load_chunk(uint index) {
   uint packed = push.weights.plane2.at[index / 2] >> (16 * (index & 1u));
   float scale = half_of_word(push.weights.plane3.at[block / 2], block);
   return Chunk(
-      push.weights.plane0.at[index], push.weights.plane1.at[index],
+      QUAD_AT(push.weights.plane0, index), push.weights.plane1.at[index],
       vec2(signed_byte(packed), signed_byte(packed >> 8)) * scale);
 }
 

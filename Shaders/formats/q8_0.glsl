@@ -15,7 +15,7 @@ struct Chunk {
 };
 
 Chunk load_chunk(uint index) {
-  return Chunk(push.weights.plane0.at[index], half_of_word(push.weights.plane1.at[index / 4], index / 2));
+  return Chunk(QUAD_AT(push.weights.plane0, index), half_of_word(push.weights.plane1.at[index / 4], index / 2));
 }
 
 vec2 chunk_scale(Chunk chunk) { return vec2(chunk.scale, 0); }

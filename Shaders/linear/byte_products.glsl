@@ -1,22 +1,6 @@
 // Products with inputs in blocks of bytes: `accumulate` adds a chunk of each row times a column's inputs, for every
 // column. Sums of a chunk are exact integers; scales of weights and inputs multiply them once.
-#extension GL_EXT_integer_dot_product : require
-
-const int ONES = 0x01010101;
-
-// The chunk's weights as signed bytes.
-void unpack_signed(Chunk chunk, out int words[CHUNK / 4]) {
-  uint raw[CHUNK / 4];
-  unpack_words(chunk, raw);
-  [[unroll]] for (uint j = 0; j < CHUNK / 4; j++) {
-#ifdef OFFSET
-    // Minus OFFSET in each byte; the top bits, set meanwhile, keep one byte from borrowing from the next.
-    words[j] = int(((raw[j] | 0x80808080u) - OFFSET * 0x01010101u) ^ 0x80808080u);
-#else
-    words[j] = int(raw[j]);
-#endif
-  }
-}
+#include "linear/signed_chunk.glsl"
 
 void stage_inputs() {}
 

@@ -37,6 +37,7 @@ float inverse_rms(uint c) {
 #include "linear/float_products.glsl"
 #endif
 #include "linear/epilogue.glsl"
+#include "linear/finish_group.glsl"
 #include "linear/shared_outputs.glsl"
 
 // UNROLL chunks of each row, whose loads are under way at once.

@@ -20,6 +20,7 @@ shared uint ticket;
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
 #include "linear/epilogue.glsl"
+#include "linear/finish_group.glsl"
 #include "linear/shared_outputs.glsl"
 
 // The part of a row's product that the invocation takes.

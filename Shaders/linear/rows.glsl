@@ -25,12 +25,14 @@ float squares[COLUMNS];
 float inverse_rms(uint c) { return inversesqrt(squares[c] / float(push.columns) + push.epsilon); }
 
 #include "linear/epilogue.glsl"
+#include "linear/finish_group.glsl"
 #include "linear/lane_outputs.glsl"
 
 // The 32 inputs of a step of each column: quad j is in lane j % QUAD_LANES.
 const uint QUAD_LANES = LANES < 8 ? LANES : 8;
 const uint PARTS = 8 / QUAD_LANES;
 vec4 inputs[COLUMNS * PARTS];
+float input_totals[COLUMNS * PARTS];  // of a quad
 
 float input_value(uint c, uint quad, uint i) {
   return subgroupBroadcast(inputs[c * PARTS + quad / QUAD_LANES][i], quad % QUAD_LANES);
@@ -38,6 +40,23 @@ float input_value(uint c, uint quad, uint i) {
 
 #if defined(SCALED) || defined(HALVES)
 #define QUANTS
+#endif
+
+// Small integers become floats where they stand in a word, which saves the shifts: times a power of two, by which inputs
+// are divided when they are loaded. Both are exact.
+#if defined(NIBBLES)
+vec4 places_of(uint quad) {
+  return quad % 8 < 4 ? vec4(1, 1.0 / 256, 1.0 / 65536, 1.0 / 16777216) : vec4(1.0 / 16, 1.0 / 4096, 1.0 / 1048576, 1);
+}
+vec4 quants_in_place(uint word, bool isHigh) {
+  return isHigh ? vec4(word & 0xf0u, word & 0xf000u, word & 0xf00000u, word >> 28)
+                : vec4(word & 0xfu, word & 0xf00u, word & 0xf0000u, word & 0xf000000u);
+}
+#elif defined(QUANTS) && !defined(SIGNED)
+vec4 places_of(uint quad) { return vec4(1, 1.0 / 256, 1.0 / 65536, 1); }
+vec4 quants_in_place(uint word) { return vec4(word & 0xffu, word & 0xff00u, word & 0xff0000u, word >> 24); }
+#else
+vec4 places_of(uint quad) { return vec4(1); }
 #endif
 // Weights that share a scale.
 #ifdef HALVES
@@ -50,15 +69,15 @@ const uint RUN = CHUNK;
 float run_total(uint c, uint quad) {
   float total = 0;
   [[unroll]] for (uint j = 0; j < RUN / 4; j++) {
-    vec4 x = inputs[c * PARTS + (quad + j) / QUAD_LANES];
-    total += subgroupBroadcast((x.x + x.y) + (x.z + x.w), (quad + j) % QUAD_LANES);
+    total += subgroupBroadcast(input_totals[c * PARTS + (quad + j) / QUAD_LANES], (quad + j) % QUAD_LANES);
   }
   return total;
 }
 
 // Adds a chunk of each row times the inputs from quad `quad` of the step on.
 void accumulate(Chunk chunks[VECTORS], uint quad) {
-#ifdef QUANTS
+#if defined(NIBBLES)
+#elif defined(QUANTS)
   uint words[VECTORS][CHUNK / 4];
   [[unroll]] for (uint v = 0; v < VECTORS; v++) unpack_words(chunks[v], words[v]);
 #else
@@ -72,12 +91,14 @@ void accumulate(Chunk chunks[VECTORS], uint quad) {
       uint j = run * (RUN / 4) + run_quad;
       vec4 w[VECTORS];
       [[unroll]] for (uint v = 0; v < VECTORS; v++) {
-#if !defined(QUANTS)
+#if defined(NIBBLES)
+        w[v] = quants_in_place(chunks[v].quants[j % 4], j >= 4);
+#elif !defined(QUANTS)
         w[v] = floats[v][j];
 #elif defined(SIGNED)
         w[v] = signed_bytes_to_floats(words[v][j]);
 #else
-        w[v] = bytes_to_floats(words[v][j]);
+        w[v] = quants_in_place(words[v][j]);
 #endif
       }
       [[unroll]] for (uint i = 0; i < 4; i++) {
@@ -192,8 +213,10 @@ void main() {
       uint input_quad = 8 * step + gl_SubgroupInvocationID % QUAD_LANES;
       [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
         [[unroll]] for (uint part = 0; part < PARTS; part++) {
-          inputs[c * PARTS + part] =
-              push.inputs.at[input_rows[c] + activation_quad(input_quad + part * QUAD_LANES)];
+          uint quad = input_quad + part * QUAD_LANES;
+          vec4 x = push.inputs.at[input_rows[c] + activation_quad(quad)];
+          input_totals[c * PARTS + part] = (x.x + x.y) + (x.z + x.w);
+          inputs[c * PARTS + part] = x * places_of(quad);
         }
       }
       [[unroll]] for (uint part = 0; part < 32 / CHUNK; part++) {

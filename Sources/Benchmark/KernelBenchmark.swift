@@ -37,7 +37,8 @@ package struct KernelBenchmark {
     onFigure: (KernelFigure) throws -> Void
   ) throws {
     for (stage, model) in try stages(type) where method.isUsual || stage.isLinear {
-      let name = Self.name(stage) + (method.linear == .naive ? ", naive" : "")
+      let name =
+        Self.name(stage) + (method.linear == .naive ? ", naive" : method.gemm.map { ", \($0)" } ?? "")
       let wanted = columns.filter { wants("\(name), columns \($0)") }
       guard let most = wanted.max(), stage.isLinear || stage.isEmbed else { continue }
       let subject = try subject(stage, model, most: most, method: method)

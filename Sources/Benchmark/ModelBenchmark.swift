@@ -1,6 +1,7 @@
 import CShaderInterface
 import Engine
 import Kernels
+import Placement
 import Transformer
 import VulkanRuntime
 
@@ -39,6 +40,13 @@ package struct ModelWorkload: Sendable {
     self.overlaps = overlaps
   }
 
+  /// The same with keys and values in host memory as that says.
+  package func offloading(_ offload: KVOffload) -> ModelWorkload {
+    var workload = self
+    workload.memory.kvOffload = offload
+    return workload
+  }
+
   /// Positions of one sequence of each figure with its number of sequences.
   private var spans: [(sequences: Int, positions: Int)] {
     prompts.map { (1, $0) } + batches.flatMap { batch in depths.map { (batch, $0 + tokens + 8) } }
@@ -46,10 +54,12 @@ package struct ModelWorkload: Sendable {
 
   var sequences: Int { max(1, spans.map(\.sequences).max() ?? 1) }
 
-  var pagesPerSequence: Int { max(1, spans.map { Self.pages($0.positions) }.max() ?? 1) }
+  var pagesPerSequence: Int { max(1, spans.map { KVCache.pages(forTokens: $0.positions) }.max() ?? 1) }
 
   /// Pages that the most demanding figure needs.
-  var pageCount: Int { max(1, spans.map { $0.sequences * Self.pages($0.positions) }.max() ?? 1) }
+  var pageCount: Int {
+    max(1, spans.map { $0.sequences * KVCache.pages(forTokens: $0.positions) }.max() ?? 1)
+  }
 
   /// Sequences that may generate at once.
   package static let mostSequences = 4096
@@ -60,8 +70,6 @@ package struct ModelWorkload: Sendable {
       rows: max(promptChunk, sequences), outputs: sequences, sequences: sequences,
       pagesPerSequence: pagesPerSequence)
   }
-
-  static func pages(_ positions: Int) -> Int { (positions + KVCache.pageTokens - 1) / KVCache.pageTokens }
 }
 
 /// Speed of one model on one device: steps are driven directly, with as many sequences as asked for.
@@ -96,12 +104,15 @@ package final class ModelBenchmark {
     let placed = try Self.place(
       traits: kernels.traits, benchmark: benchmark, model: model, workload: workload)
     let weights = DeviceModel.weightBytes(of: program)
-    promptChunk = placed?.promptChunk ?? usualChunk
-    placementText = placed.map { "\($0.weights.text); prompts in chunks of \($0.promptChunk)" }
+    promptChunk = placed.streamed?.promptChunk ?? usualChunk
+    placementText = placed.streamed.map {
+      "\($0.weights.text); " + (placed.cache.map { "\($0.text); " } ?? "")
+        + "prompts in chunks of \($0.promptChunk)"
+    }
     var loaded = 0
     try onProgress(0, weights)
     deviceModel = try DeviceModel(
-      program: program, source: model.source, cache: kernels, residency: placed?.weights.residency
+      program: program, source: model.source, cache: kernels, residency: placed.streamed?.weights.residency
     ) { bytes in
       loaded += bytes
       try onProgress(min(loaded, weights), weights)
@@ -109,19 +120,58 @@ package final class ModelBenchmark {
     runner = try ModelRunner(
       cache: kernels, model: deviceModel, limits: workload.limits(promptChunk: promptChunk),
       pageCount: workload.pageCount,
-      overlaps: workload.overlaps)
+      overlaps: workload.overlaps, cacheResidency: placed.cache?.residency)
     if workload.tunes { try runner.tune(sequences: workload.sequences) }
     weightBytes = deviceModel.stages.reduce(0) { $0 + $1.matrixBytes }
     loadSeconds = (ContinuousClock.now - start) / .seconds(1)
     for layer in 0..<program.layerCount {
       try benchmark.fill(
-        runner.kvCache.keys(layer: layer), byteCount: runner.kvCache.byteCount / program.layerCount,
+        runner.kvCache.keys(layer: layer), byteCount: runner.kvCache.layerByteCount,
         keepAlive: [])
     }
   }
 
-  /// Where weights stay and how long chunks of prompts are; nil where all has room on the device.
+  /// What is where; nothing is said where all has room on the device.
+  private struct Placed {
+    var streamed: StreamedPlacement?
+    var cache: CachePlacement?
+  }
+
   private static func place(
+    traits: DeviceTraits, benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
+  ) throws -> Placed {
+    let offload = workload.memory.kvOffload
+    guard offload != .on || workload.method.isFast else {
+      throw BenchmarkError(
+        "unfused steps and naive products want keys and values on the device: leave out --kv-offload")
+    }
+    func placeCache() throws -> Placed {
+      let cache = try CachePlacement(
+        program: try model.program(cacheType: workload.cacheType), source: model.source,
+        memory: workload.memory, available: benchmark.availableMemory, wanted: workload.pageCount,
+        least: workload.pageCount, keepsNone: offload == .on,
+        chunk: Engine.promptChunk(EngineOptions(), traits: traits), traits: traits, limits: workload.limits)
+      return Placed(streamed: cache.streamed, cache: cache)
+    }
+    if offload == .on { return try placeCache() }
+    let mayOffload = offload == .auto && workload.method.isFast
+    do {
+      let streamed = try placeWeights(
+        traits: traits, benchmark: benchmark, model: model, workload: workload)
+      if mayOffload, let streamed, streamed.weights.copiedBytes > 0, let other = try? placeCache(),
+        other.cache?.bringsLess(than: streamed) == true
+      {
+        return other
+      }
+      return Placed(streamed: streamed)
+    } catch let error as PlacementError {
+      guard mayOffload, let other = try? placeCache() else { throw error }
+      return other
+    }
+  }
+
+  /// Where weights stay and how long chunks of prompts are; nil where all has room on the device.
+  private static func placeWeights(
     traits: DeviceTraits, benchmark: BenchmarkDevice, model: LanguageModel, workload: ModelWorkload
   ) throws -> StreamedPlacement? {
     let program = try model.program(cacheType: workload.cacheType)
@@ -153,11 +203,13 @@ package final class ModelBenchmark {
   ) throws -> Int {
     let heads = try model.program(cacheType: workload.cacheType).heads
     func placement(_ batch: Int) throws -> StreamedPlacement? {
-      var workload = workload
+      // Batches are not made larger than what keys and values on the device allow, unless that is asked for.
+      var workload = workload.memory.kvOffload == .auto ? workload.offloading(.off) : workload
       workload.batches = [batch]
       return try place(
         traits: benchmark.cache(for: workload.method).traits, benchmark: benchmark, model: model,
-        workload: workload)
+        workload: workload
+      ).streamed
     }
     // What is on the device already for one sequence stays there.
     let streams = try placement(1)?.weights.layout != nil
@@ -253,6 +305,9 @@ package final class ModelBenchmark {
   /// What streams to the device, how fast link and disk are, and what they did so far; nil where no weights stream.
   package var streaming: StreamFigures? { deviceModel.stream?.figures }
 
+  /// What moves of keys and values between host and device; nil where all are on the device.
+  package var cacheStreaming: CacheStreamFigures? { runner.cacheStream?.figures }
+
   /// Watches what the device waits for, until it is ended; nil where no weights stream.
   package func watchStream() -> StreamWatch? { deviceModel.stream?.watch() }
 
@@ -319,7 +374,7 @@ package final class ModelBenchmark {
   /// Gives the first `sequences` sequences pages of their own.
   private func givePages(sequences: Int, positions: Int) throws {
     try runner.drain()
-    let count = ModelWorkload.pages(positions)
+    let count = KVCache.pages(forTokens: positions)
     for sequence in 0..<sequences {
       let pages = (0..<count).map { UInt32(sequence * count + $0) }
       try runner.setPages(pages, sequence: sequence, from: 0)

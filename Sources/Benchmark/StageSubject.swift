@@ -30,7 +30,7 @@ final class StageSubject {
     var hasOutputs = false
 
     var sequences: Int { isPrompt ? 1 : columns }
-    var pagesPerSequence: Int { ModelWorkload.pages(depth + (isPrompt ? columns : 1)) }
+    var pagesPerSequence: Int { KVCache.pages(forTokens: depth + (isPrompt ? columns : 1)) }
   }
 
   /// - Parameters:
@@ -89,7 +89,7 @@ final class StageSubject {
   private func fill() throws {
     for layer in 0..<model.program.layerCount {
       try benchmark.fill(
-        kvCache.keys(layer: layer), byteCount: kvCache.byteCount / model.program.layerCount, keepAlive: [])
+        kvCache.keys(layer: layer), byteCount: kvCache.layerByteCount, keepAlive: [])
     }
     let rows = limits.rows
     let arrays: [(Workspace.Array, Int)] = [

@@ -4,9 +4,15 @@ import Kernels
 /// The requests that are generated together: what the scheduler decides, the runner runs; results become
 /// text and events. The engine lets one thread at a time in.
 final class Batch: @unchecked Sendable {
-  let runner: any StepRunner
+  /// What runs the steps; nil when no device can any more, and why.
+  private(set) var deployment: Deployment?
+  private var absence: (any Error)?
   let model: LanguageModel
   var scheduler: Scheduler
+  /// Whether the devices must be made ready before they can go on.
+  private var needsRecovery = false
+  /// Devices of the deployment that will not work again.
+  private(set) var lost: Set<Int> = []
   private let pacesPrompts: Bool
   /// Whether all groups of texts end a token before the next one begins: for measurements.
   private let flushes: Bool
@@ -41,14 +47,21 @@ final class Batch: @unchecked Sendable {
   }
 
   init(
-    runner: any StepRunner, model: LanguageModel, scheduler: Scheduler, pacesPrompts: Bool,
-    flushes: Bool = false
+    deployment: Deployment, model: LanguageModel, pacesPrompts: Bool, flushes: Bool = false
   ) {
     self.flushes = flushes
     self.pacesPrompts = pacesPrompts
-    self.runner = runner
+    self.deployment = deployment
     self.model = model
-    self.scheduler = scheduler
+    scheduler = deployment.makeScheduler()
+  }
+
+  /// - Throws: why there is none.
+  var runner: any StepRunner {
+    get throws {
+      if let deployment { return deployment.runner }
+      throw absence ?? EngineError(.device, "no device runs the model")
+    }
   }
 
   var isIdle: Bool { requests.isEmpty }
@@ -56,8 +69,14 @@ final class Batch: @unchecked Sendable {
   /// Takes in a request that was checked.
   func add(_ request: ActiveRequest, id: UInt64, contextLength: Int) {
     let prompt = request.request.prompt
+    // The context may have become shorter since.
+    do { try model.check(prompt: prompt, contextLength: contextLength) } catch {
+      return request.onEvent(.failed(error))
+    }
     let room = contextLength - prompt.count
     let wanted = min(request.request.maxTokens ?? room, room)
+    var request = request
+    request.limit = wanted
     requests[id] = request
     guard wanted > 0 else {
       finish(id, .length)
@@ -77,6 +96,7 @@ final class Batch: @unchecked Sendable {
   ///
   /// - Returns: whether there is more to do.
   func step() throws -> Bool {
+    let runner = try runner
     let most = flushes ? min(scheduler.limits.groups, runner.depth) : runner.depth - 1
     if !flushes || inFlight.isEmpty {
       while inFlight.count < most, let parts = scheduler.nextStep() { try submit(parts) }
@@ -85,18 +105,62 @@ final class Batch: @unchecked Sendable {
     return !inFlight.isEmpty || !scheduler.isIdle
   }
 
-  /// The device failed: every request ends. What the cache holds is unknown.
-  func fail(_ error: any Error) {
-    // Where it cannot, the next step says so.
-    try? runner.recover()
+  /// The device failed: requests that have begun end. What the cache holds is unknown, and the devices must be made ready
+  /// before the next step.
+  ///
+  /// - Returns: requests that have not begun, in their order, to be added again.
+  @discardableResult
+  func fail(_ error: any Error) -> [(id: UInt64, request: ActiveRequest)] {
+    needsRecovery = true
     inFlight = []
-    scheduler = Scheduler(
-      limits: scheduler.limits,
-      pages: PageAllocator(pageCount: scheduler.pages.pageCount, pageTokens: scheduler.pages.pageTokens),
-      hostPageCount: scheduler.hostPageCount)
+    var waiting: [(id: UInt64, request: ActiveRequest)] = []
+    for id in scheduler.waiting.map(\.id) {
+      guard let request = requests[id], !request.hasBegun else { continue }
+      waiting.append((id, request))
+      requests[id] = nil
+    }
     let failed = requests.values
     requests = [:]
+    forget()
     for request in failed { request.onEvent(.failed(error)) }
+    return waiting
+  }
+
+  private func forget() {
+    if let deployment { scheduler = deployment.makeScheduler() }
+  }
+
+  /// Makes the devices ready to go on after a failure.
+  ///
+  /// - Returns: those that never will; where there are any, the others cannot go on without them.
+  func recover() throws -> Set<Int> {
+    let runner = try runner
+    guard needsRecovery, lost.isEmpty else { return lost }
+    lost = try runner.recover()
+    if lost.isEmpty { needsRecovery = false }
+    return lost
+  }
+
+  /// Something else than a step went wrong.
+  func noteFailure() {
+    guard isIdle, let deployment, deployment.runner.hasFailed else { return }
+    fail(EngineError(.device, "the devices failed"))
+  }
+
+  /// Lets go of the devices; nothing runs the model then.
+  func release(_ error: any Error) {
+    deployment = nil
+    absence = error
+  }
+
+  /// Goes on with other devices.
+  func install(_ deployment: Deployment) {
+    self.deployment = deployment
+    absence = nil
+    needsRecovery = false
+    lost = []
+    lastDone = ContinuousClock.now
+    forget()
   }
 
   /// Lends the runner, with pages for so many tokens in sequence 0, while there are no requests.
@@ -105,6 +169,7 @@ final class Batch: @unchecked Sendable {
       throw EngineError(.option, "requests are under way: wait until they have ended, or cancel them")
     }
     while !inFlight.isEmpty { try readOldest() }
+    let runner = try runner
     var held: [UInt32] = []
     defer {
       try? runner.drain()
@@ -113,13 +178,22 @@ final class Batch: @unchecked Sendable {
     guard scheduler.pages.grow(&held, tokens: tokens) else {
       throw EngineError(.device, "the KV cache has no room for \(tokens) tokens")
     }
-    try runner.setPages(held, sequence: 0, from: 0)
-    return try body(runner)
+    do {
+      try runner.setPages(held, sequence: 0, from: 0)
+      return try body(runner)
+    } catch {
+      needsRecovery = true
+      throw error
+    }
   }
+
+  /// Queues moves of pages that no step has come to take.
+  func makeMoves() throws { try runner.movePages(scheduler.takeMoves()) }
 
   // MARK: - Steps
 
   private func submit(_ parts: [ScheduledPart]) throws {
+    let runner = try runner
     var rows: [StepRow] = []
     var outputs: [Int] = []
     var samples: [SampleParameters] = []
@@ -127,7 +201,7 @@ final class Batch: @unchecked Sendable {
     var logitsOutputs: [Int] = []
     var states: [StateRead] = []
     var stateRows: [Int] = []
-    try runner.movePages(scheduler.takeMoves())
+    try makeMoves()
     try runner.copyPages(parts.compactMap(\.copy))
     for part in parts {
       guard let request = requests[part.id]?.request else { continue }
@@ -184,6 +258,7 @@ final class Batch: @unchecked Sendable {
 
   private func readOldest() throws {
     guard !inFlight.isEmpty else { return }
+    let runner = try runner
     let step = inFlight.removeFirst()
     let tokens = try runner.results(step.ticket)
     // The device starts a step when the one before is done.
@@ -235,22 +310,24 @@ struct ActiveRequest: Sendable {
   private let start = ContinuousClock.now
   private var firstTokenTime: ContinuousClock.Instant?
   private var lastTokenTime: ContinuousClock.Instant?
-  private let limit: Int
+  /// Tokens to generate at most.
+  fileprivate(set) var limit = 0
   private var sharedTokens: Int?
   private var states: PooledStates?
 
   /// - Throws: one line if the model gives no embedding, and one is wanted.
   init(
-    _ request: GenerationRequest, model: LanguageModel, contextLength: Int,
+    _ request: GenerationRequest, model: LanguageModel,
     onEvent: @escaping @Sendable (GenerationEvent) -> Void
   ) throws {
     self.request = request
     self.onEvent = onEvent
-    let room = contextLength - request.prompt.count
-    limit = min(request.maxTokens ?? room, room)
     output = TextOutput(tokenizer: model.tokenizer, stopStrings: request.stopStrings)
     states = try request.embedding.map { PooledStates($0, norm: try OutputNorm(model)) }
   }
+
+  /// Whether some of it is, or was, computed.
+  var hasBegun: Bool { sharedTokens != nil }
 
   /// So many of its tokens were known from before when it started, or started again.
   mutating func start(at position: Int) {

@@ -151,7 +151,8 @@ package final class CollectiveGroup {
     guard !signals.isEmpty else { return try recording.exchange() }
     let all = 0..<devices.count
     try signals[rank].record(
-      recording.commands, slot: 0, reached: count, told: all, devices: all, wanted: count, cache: caches[rank])
+      recording.commands, slot: 0, reached: count, told: all, devices: all, wanted: count, cache: caches[rank]
+    )
   }
 
   /// Runs it on all devices.

@@ -17,7 +17,8 @@ extension Engine: RequestServer {}
 /// Engines of one model on devices of their own, behind one queue: a request goes to the engine with the fewest, and
 /// waits in the queue while all have as many as they generate at a time.
 ///
-/// Each engine has a thread that runs its steps and on which the events of its requests are handled.
+/// Each engine has a thread that runs its steps and on which the events of its requests are handled. An engine whose
+/// devices fail gets requests again when those that are left work; not when it fails again before it has finished any.
 public final class EngineGroup: RequestServer {
   public let engines: [Engine]
   private let queue: RequestQueue
@@ -84,10 +85,26 @@ private final class RequestQueue: Sendable {
     var running: [UInt64: (engine: Int, id: RequestID)] = [:]
     var loads: [Int]
     var given: [Int]
-    /// Why engines failed that get no more requests.
-    var failures: [(any Error)?]
+    var conditions: [Condition]
     var isEnding = false
     var hasNews = false
+  }
+
+  private enum Condition: Sendable {
+    case works
+    /// It failed after the last request that it finished, and works again.
+    case onTrial
+    /// It failed, and may work again before long.
+    case failed(any Error)
+    /// It gets no more requests.
+    case dead(any Error)
+
+    var takesRequests: Bool {
+      switch self {
+      case .works, .onTrial: true
+      case .failed, .dead: false
+      }
+    }
   }
 
   private let engines: [Engine]
@@ -98,7 +115,7 @@ private final class RequestQueue: Sendable {
   init(engines: [Engine]) {
     self.engines = engines
     let none = engines.map { _ in 0 }
-    state = Mutex(State(loads: none, given: none, failures: engines.map { _ in nil }))
+    state = Mutex(State(loads: none, given: none, conditions: engines.map { _ in .works }))
     wakes = engines.map { _ in DispatchSemaphore(value: 0) }
   }
 
@@ -142,9 +159,12 @@ private final class RequestQueue: Sendable {
       // Under the lock, so that a request is known to run before its first event.
       let outcome = state.withLock { state -> (engine: Int, failed: Entry?, error: (any Error)?)? in
         guard !state.waiting.isEmpty else { return nil }
-        let alive = engines.indices.filter { state.failures[$0] == nil }
+        let alive = engines.indices.filter { state.conditions[$0].takesRequests }
         guard let best = alive.min(by: { state.loads[$0] < state.loads[$1] }) else {
-          return (0, state.waiting.removeFirst().entry, state.failures[0])
+          // One that may yet work is waited for.
+          for condition in state.conditions { if case .failed = condition { return nil } }
+          guard case .dead(let error) = state.conditions[0] else { return nil }
+          return (0, state.waiting.removeFirst().entry, error)
         }
         guard state.loads[best] < engines[best].maxSequences else { return nil }
         let (id, entry) = state.waiting.removeFirst()
@@ -153,10 +173,12 @@ private final class RequestQueue: Sendable {
             entry.onEvent(event)
             switch event {
             case .failed(let error):
-              // Before it counts as idle: it gets no more.
-              self.state.withLock { $0.failures[best] = error }
+              // Before it counts as idle: it gets no more, if not the request was at fault.
+              if (error as? EngineError)?.kind != .prompt { noteFailure(error, of: best) }
               end(id, engine: best)
-            case .finished: end(id, engine: best)
+            case .finished:
+              self.state.withLock { if case .onTrial = $0.conditions[best] { $0.conditions[best] = .works } }
+              end(id, engine: best)
             case .prompt, .token: tell()
             }
           }
@@ -174,6 +196,17 @@ private final class RequestQueue: Sendable {
         tell()
       } else {
         wakes[outcome.engine].signal()
+      }
+    }
+  }
+
+  /// An engine that fails while it is on trial is done with.
+  private func noteFailure(_ error: any Error, of engine: Int) {
+    state.withLock { state in
+      switch state.conditions[engine] {
+      case .works: state.conditions[engine] = .failed(error)
+      case .onTrial: state.conditions[engine] = .dead(error)
+      case .failed, .dead: break
       }
     }
   }
@@ -213,15 +246,27 @@ private final class RequestQueue: Sendable {
         while try !state.withLock(\.isEnding) && engines[index].step() {}
       } catch {
         // Its requests have ended with the error; what waits goes to the others.
-        let isBusy = state.withLock { state in
-          state.failures[index] = error
-          return state.running.values.contains { $0.engine == index }
-        }
+        noteFailure(error, of: index)
         deal()
-        // One that came during the step that failed has not ended yet.
-        if isBusy { wakes[index].signal() }
+        repair(index)
       }
     }
+  }
+
+  /// Finds out whether an engine that failed can go on: its next step says so.
+  private func repair(_ index: Int) {
+    let outcome = Result { try engines[index].step() }
+    let isBusy = state.withLock { state in
+      switch (outcome, state.conditions[index]) {
+      case (.success, .failed): state.conditions[index] = .onTrial
+      case (.failure(let error), _): state.conditions[index] = .dead(error)
+      default: break
+      }
+      return state.running.values.contains { $0.engine == index }
+    }
+    deal()
+    // One that came during the step that failed has not ended yet.
+    if isBusy { wakes[index].signal() }
   }
 
   func end() {

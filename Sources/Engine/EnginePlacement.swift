@@ -15,8 +15,11 @@ public struct MemoryOptions: Sendable {
   /// Most bytes of host memory for weights; nil takes most of what is free.
   public var host: Int?
   public var weightsFrom = WeightsFrom.auto
-  /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as there is room for.
+  /// Copies of weights that may be under way ahead of the one that is computed with; nil for as many as it takes for the
+  /// device not to wait, within the room that there is.
   public var prefetch: Int?
+  /// Where keys and values are that the device has no room for.
+  public var kvOffload = KVOffload.auto
 
   public init() {}
 
@@ -65,7 +68,8 @@ package struct StreamedPlacement: Sendable {
   ) throws {
     let budget = memory.budget(available: available)
     func workspace(_ chunk: Int) -> Int {
-      Workspace.byteCount(program: program, limits: limits(chunk), traits: traits) + sharedBytes(limits(chunk))
+      Workspace.byteCount(program: program, limits: limits(chunk), traits: traits)
+        + sharedBytes(limits(chunk))
     }
     func place(_ chunk: Int) throws -> WeightPlacement {
       try WeightPlacement(

@@ -22,7 +22,7 @@ extension Engine {
   ) throws -> RequestID {
     try check(request.prompt)
     try request.validate()
-    let active = try ActiveRequest(request, model: model, contextLength: contextLength, onEvent: onEvent)
+    let active = try ActiveRequest(request, model: model, onEvent: onEvent)
     return intake.withLock { intake in
       intake.count += 1
       intake.requests.append((intake.count, active))
@@ -41,24 +41,34 @@ extension Engine {
   /// so the device never waits for the host.
   ///
   /// - Returns: whether there is more to do.
-  /// - Throws: one line when the device failed; all requests have ended then.
+  /// - Throws: one line when a device failed. Requests that had begun have ended with it; others wait for the next step,
+  ///   which goes on with the devices that work (`EngineOptions.rebuilds`). Where none does, that step ends them and throws.
   public func step() throws -> Bool {
     try withBatch { batch in
-      let new = intake.withLock { intake in
-        defer {
-          intake.requests = []
-          intake.cancelled = []
-        }
-        return (requests: intake.requests, cancelled: intake.cancelled)
+      do { try repair(batch) } catch {
+        for (_, request) in takeIntake().requests { request.onEvent(.failed(error)) }
+        throw error
       }
+      let new = takeIntake()
       for (id, request) in new.requests { batch.add(request, id: id, contextLength: contextLength) }
       for id in new.cancelled { batch.cancel(id) }
       do {
         return try batch.step()
       } catch {
-        batch.fail(error)
+        let waiting = batch.fail(error)
+        intake.withLock { $0.requests = waiting + $0.requests }
         throw error
       }
+    }
+  }
+
+  private func takeIntake() -> (requests: [(id: UInt64, request: ActiveRequest)], cancelled: [UInt64]) {
+    intake.withLock { intake in
+      defer {
+        intake.requests = []
+        intake.cancelled = []
+      }
+      return (intake.requests, intake.cancelled)
     }
   }
 
@@ -76,7 +86,8 @@ extension Engine {
     let id = try submit(request) { event in events.append(event) }
     var shown = 0
     while true {
-      _ = try step()
+      // Whoever an error concerns hears of it as an event.
+      _ = try? step()
       for event in events.take() {
         switch event {
         case .prompt(let count):

@@ -35,7 +35,7 @@ struct MeshPlacement {
     guard tensor >= 1, pipeline >= 1, tensor <= 64, pipeline <= 64 else {
       throw EngineError(.option, "\(tensor) x \(pipeline) devices are not possible: use 1 to 64 of each")
     }
-    mesh = MeshShape(tensor: tensor, pipeline: pipeline)
+    let mesh = MeshShape(tensor: tensor, pipeline: pipeline)
     let wanted = mesh.deviceCount * options.dataParallel
     let specs =
       options.devices.isEmpty
@@ -49,14 +49,22 @@ struct MeshPlacement {
     }
     let all = try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) }
     let first = options.replica * mesh.deviceCount
-    devices = Array(all[first..<first + mesh.deviceCount])
+    let devices = Array(all[first..<first + mesh.deviceCount])
     // What engines before this one took shows in the budget, where there is one.
-    sharers = devices.map { device in
+    let sharers = devices.map { device in
       all.dropFirst(device.memoryBudget() == nil ? 0 : first).count { $0.index == device.index }
     }
+    try self.init(mesh: mesh, devices: devices, sharers: sharers, options: options, program: program)
+  }
+
+  private init(
+    mesh: MeshShape, devices: [PhysicalDevice], sharers: [Int], options: EngineOptions, program: Program
+  ) throws {
+    self.mesh = mesh
+    self.devices = devices
+    self.sharers = sharers
     traits = devices.map { DeviceTraits($0, method: options.method) }
     memory = options.meshMemory ?? (devices.allSatisfy { $0.kind == .cpu } ? .host : .device)
-    let (mesh, devices, sharers) = (mesh, devices, sharers)
     // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
     let rooms = (0..<mesh.pipeline).map { stage in
       (0..<mesh.tensor).map { rank in
@@ -68,6 +76,22 @@ struct MeshPlacement {
       over: mesh,
       split: options.stageLayers.isEmpty
         ? LayerSplit.within(rooms.map { ($0.min() ?? 0) * mesh.tensor }) : .counts(options.stageLayers))
+  }
+
+  /// The model on some of the devices, after others were lost.
+  ///
+  /// - Parameters:
+  ///   - chosen: the numbers of those devices.
+  ///   - hung: devices whose memory is not free again.
+  func reduced(
+    to mesh: MeshShape, of chosen: [Int], hung: Set<Int>, options: EngineOptions, program: Program
+  ) throws -> MeshPlacement {
+    let free = devices.indices.filter { !chosen.contains($0) && !hung.contains($0) }
+    return try MeshPlacement(
+      mesh: mesh, devices: chosen.map { devices[$0] },
+      sharers: chosen.map { seat in
+        sharers[seat] - free.count { devices[$0].index == devices[seat].index }
+      }, options: options, program: program)
   }
 
   /// Free memory for one device: one that is there several times shares its memory out.
@@ -88,7 +112,8 @@ struct MeshPlacement {
     contextLength: Int, mayShorten: Bool, limits: (Int) -> StepLimits
   ) throws -> [MemoryPlan] {
     var plans = try programs.indices.map { index in
-      try plan(index, contextLength: contextLength, limits: limits(contextLength)).fitted(available: availableMemory(index), pageTokens: KVCache.pageTokens, mayShorten: mayShorten)
+      try plan(index, contextLength: contextLength, limits: limits(contextLength)).fitted(
+        available: availableMemory(index), pageTokens: KVCache.pageTokens, mayShorten: mayShorten)
     }
     let shortest = plans.map(\.contextLength).min() ?? contextLength
     for index in plans.indices { plans[index].contextLength = shortest }
@@ -125,7 +150,7 @@ struct MeshPlacement {
     _ index: Int, _ options: EngineOptions, whole: MemoryPlan, source: any TensorSource
   ) throws -> StreamedPlacement {
     let (available, traits) = (availableMemory(index), traits[index])
-    let pages = Engine.pages(forTokens: max(options.cacheTokens ?? 0, whole.contextLength))
+    let pages = KVCache.pages(forTokens: max(options.cacheTokens ?? 0, whole.contextLength))
     // Weights that stream are brought once for all tokens of a step: the more the better.
     let usual = Engine.promptChunk(options, traits: traits)
     let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
@@ -166,11 +191,12 @@ struct MeshPlacement {
   /// - Parameter trial: how they work together; nil for one device.
   func runner(
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    overlaps: Bool, trial: MeshTrial?
+    overlaps: Bool, trial: MeshTrial?, cacheResidency: CacheResidency?
   ) throws -> any StepRunner {
     guard let trial else {
       return try ModelRunner(
-        cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps)
+        cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps,
+        cacheResidency: cacheResidency)
     }
     let layout = layout(trial.transport.memory, limits: limits)
     let memory = try layout.homes.allocate(devices: opened, byteCount: layout.byteCount)
@@ -194,6 +220,12 @@ struct MeshPlacement {
     MeshLayout(
       programs: programs, homes: MeshHomes(memory: memory, devices: devices), limits: limits,
       slotCount: MeshRunner.depth(of: mesh))
+  }
+
+  /// Bytes that a device was meant to give to the mesh, and need not, as the devices turned out to share `memory`.
+  func spared(_ memory: MeshMemory, _ index: Int, limits: StepLimits) -> Int {
+    sharedBytes(index, limits: limits, memory: self.memory)
+      - sharedBytes(index, limits: limits, memory: memory)
   }
 
   /// Bytes of its own memory that a device gives to the mesh.

@@ -22,10 +22,16 @@ package final class MeshRunner: StepRunner {
   /// for besides.
   var beforeSubmission: ((_ device: Int) throws -> [(TimelineSemaphore, UInt64)])?
   /// How long all devices may stand still while there is work, before one of them is held to be dead.
-  var patience: Duration
+  var patience: StepPatience
+  /// Steps whose results are not read.
+  private var underWay: [StepUnderWay] = []
+  /// When the results of the last step came.
+  private var lastDone = ContinuousClock.now
   private var progress = Progress()
   /// Devices that will not work again.
   package private(set) var lost: Set<Int> = []
+  /// Those of them that do not come to an end, and may still use their memory.
+  private(set) var hung: Set<Int> = []
   /// When each sequence's last token is drawn: parts that the sampling device has done then, and the step.
   private var drawn: [(part: UInt64, step: UInt64)]
   /// The first step of the timeline that is noted, and a time of the host's before it.
@@ -36,6 +42,12 @@ package final class MeshRunner: StepRunner {
   private struct Progress {
     var counts: [UInt64] = []
     var since = ContinuousClock.now
+  }
+
+  private struct StepUnderWay {
+    var end: UInt64
+    var size: StepPatience.Size
+    var submitted = ContinuousClock.now
   }
 
   /// - Parameters:
@@ -50,8 +62,7 @@ package final class MeshRunner: StepRunner {
     self.runners = runners
     self.limits = limits
     self.board = board
-    // CPU drivers compile a kernel when it first runs, and share the cores with everything else.
-    patience = runners.contains { $0.traits.isCPU } ? .seconds(60) : .seconds(10)
+    patience = StepPatience(isCPU: runners.contains { $0.traits.isCPU })
     mesh = runners[0].model.program.share.mesh
     depth = runners[0].depth
     drawn = Array(repeating: (0, 0), count: limits.sequences)
@@ -74,10 +85,17 @@ package final class MeshRunner: StepRunner {
     for runner in runners { runner.whileWaiting = { [unowned self] in try watch() } }
   }
 
-  // Nobody may wait for a device any more.
+  // Nobody may wait for a device any more. One that hangs may still use its memory: that is never freed.
   deinit {
     for runner in runners { runner.pad?.stop() }
     links.stop()
+    let patience = patience.limit(underWay.map(\.size))
+    for (device, runner) in runners.enumerated() {
+      runner.whileWaiting = nil
+      if hung.contains(device) || !runner.comesToRest(within: patience) {
+        _ = Unmanaged.passRetained(runner)
+      }
+    }
   }
 
   /// Steps for how many there are stages, so that each stage has one, and those that one device has queued.
@@ -128,6 +146,11 @@ package final class MeshRunner: StepRunner {
         if device == sampling { ticket = made }
         ticket.reads = reads
       }
+      underWay.append(
+        StepUnderWay(
+          end: ticket.end,
+          size: StepPatience.Size(
+            tokens: rows.count, lastPosition: Int(rows.map(\.position).max() ?? 0))))
       for sample in samples { drawn[Int(sample.sequence)] = (sampler.partCount, sampler.stepCount) }
       return ticket
     }
@@ -138,8 +161,19 @@ package final class MeshRunner: StepRunner {
       let results = try attempt(samplerIndex) { try $0.results(ticket) }
       try checkWaits()
       for (runner, reads) in zip(runners, ticket.reads) { try runner.checkReads(reads) }
+      noteEnd(of: ticket)
       return results
     }
+  }
+
+  /// The results of a step are there: so long it took, if the one before did not hold it up.
+  private func noteEnd(of ticket: StepTicket) {
+    let now = ContinuousClock.now
+    if let step = underWay.first(where: { $0.end == ticket.end }) {
+      patience.note(step.size, seconds: (now - max(lastDone, step.submitted)) / .seconds(1))
+    }
+    underWay.removeAll { $0.end <= ticket.end }
+    lastDone = now
   }
 
   package func logits(_ ticket: StepTicket, _ entry: Int) -> [Float] { sampler.logits(ticket, entry) }
@@ -174,18 +208,32 @@ package final class MeshRunner: StepRunner {
     for device in runners.indices where !lost.contains(device) { try attempt(device) { try $0.drain() } }
   }
 
-  /// All waits have ended when a device failed; those that are alive can go on together with links of their own.
-  package func recover() throws {
+  package var hasFailed: Bool { !lost.isEmpty || links.failure != nil }
+
+  /// All waits have ended when a device failed; if all are alive, they can go on together with links of their own.
+  package func recover() throws -> Set<Int> {
     links.fail(EngineError(.device, "the mesh was stopped"))
     // Whoever lives comes to an end now. Who does not is not waited for again.
     isRecovering = true
     defer { isRecovering = false }
     for device in runners.indices where !lost.contains(device) {
       progress = Progress()
-      do { try attempt(device) { try $0.drain() } } catch { lose(device) }
+      while !lost.contains(device) {
+        let known = lost
+        do {
+          try attempt(device) { try $0.drain() }
+          break
+        } catch {
+          // Another one may turn out to be lost meanwhile.
+          guard lost == known else { continue }
+          lose(device)
+          hung.insert(device)
+        }
+      }
     }
     links.stop()
-    try checkLost()
+    underWay = []
+    guard lost.isEmpty else { return lost }
     let count = runners.map(\.stepCount).max() ?? 0
     for runner in runners {
       runner.alignSteps(to: count)
@@ -196,6 +244,7 @@ package final class MeshRunner: StepRunner {
     links = try MeshLinks(
       path: path, sources: runners.map(\.done), devices: runners.map(\.device), followers: followers,
       board: board)
+    return []
   }
 
   // MARK: - Faults
@@ -206,7 +255,7 @@ package final class MeshRunner: StepRunner {
   private var awaited = 0
 
   /// Does something with a device, and notes whether that is lost.
-  private func attempt<Result>(_ device: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
+  func attempt<Result>(_ device: Int, _ body: (ModelRunner) throws -> Result) throws -> Result {
     awaited = device
     do { return try body(runners[device]) } catch {
       if let error = error as? VulkanError, error.kind == .deviceLost { lose(device) }
@@ -227,17 +276,18 @@ package final class MeshRunner: StepRunner {
     var counts: [UInt64] = []
     for device in runners.indices where !lost.contains(device) {
       let waiting = awaited
-      counts.append(try attempt(device) { try $0.done.value })
-      // A step may take long to bring its weights.
-      if let stream = runners[device].model.stream { counts.append(stream.passes.bitPattern) }
-      awaited = waiting
+      defer { awaited = waiting }
+      do { counts += try attempt(device) { try $0.progress } } catch {
+        // Not the fault of the one that is waited for.
+        throw device == waiting ? error : EngineError(.device, "\(error)")
+      }
       if let board { counts.append(UInt64(board.count(device))) }
     }
     guard counts == progress.counts else {
       progress = Progress(counts: counts)
       return
     }
-    guard ContinuousClock.now - progress.since > patience else { return }
+    guard ContinuousClock.now - progress.since > patience.limit(underWay.map(\.size)) else { return }
     let stuck = try isRecovering ? awaited : furthestBehind
     throw EngineError(.device, "\(name(stuck)) does not go on: it was killed, or hangs")
   }
@@ -264,17 +314,19 @@ package final class MeshRunner: StepRunner {
 
   private func checkLost() throws {
     guard let device = lost.min() else { return }
-    throw EngineError(
-      .device,
-      "\(name(device)) is lost: make a new engine on the devices that are left (Engine.lostDevices says which are not)"
-    )
+    throw EngineError(.device, "\(name(device)) is lost")
+  }
+
+  /// Throws if no device may be used before `recover`.
+  func checkWorks() throws {
+    try checkLost()
+    if let failure = links.failure { throw failure }
+    progress = Progress()
   }
 
   /// Ends all waits when a device fails, and says what failed first.
   private func checked<Result>(_ body: () throws -> Result) throws -> Result {
-    try checkLost()
-    if let failure = links.failure { throw failure }
-    progress = Progress()
+    try checkWorks()
     do {
       let result = try body()
       if let failure = links.failure { throw failure }

@@ -38,7 +38,8 @@ package struct MeshTrial {
     for kind in memory.map({ [$0] }) ?? (areCPUs ? [.host, .device] : MeshMemory.allCases) {
       if areCPUs, memory == nil, !isThorough, !found.isEmpty { break }
       do {
-        _ = try MeshHomes(memory: kind, devices: devices.map(\.physical)).allocate(devices: devices) { _ in 1 }
+        _ = try MeshHomes(memory: kind, devices: devices.map(\.physical)).allocate(devices: devices) { _ in 1
+        }
       } catch {
         fail("\(kind.rawValue) memory: \(error)")
         continue
@@ -69,7 +70,8 @@ package struct MeshTrial {
     text =
       "devices share \(best.transport.memory.rawValue) memory and wait for one another by "
       + "\(best.transport.path.rawValue); an all-reduce of 16 KB takes "
-      + found.map { "\(Int(($0.seconds * 1e6).rounded())) us by \($0.transport.text)" }.joined(separator: ", ")
+      + found.map { "\(Int(($0.seconds * 1e6).rounded())) us by \($0.transport.text)" }.joined(
+        separator: ", ")
       + failures.map { "; not by \($0)" }.joined()
   }
 

@@ -14,11 +14,17 @@ package final class ModelRunner: StepRunner {
   let cache: KernelCache
   let model: DeviceModel
   package let kvCache: KVCache
-  private let hostPages: HostPages
+  /// Pages of sequences that wait.
+  let hostPages: HostPages
+  /// Brings keys and values of layers that the device has no room for; nil where it has room for all.
+  package let cacheStream: CacheStream?
+  /// The pages of each sequence, where they are brought for each step.
+  var pagesOfSequences: [Int: [UInt32]] = [:]
   let workspace: Workspace
   package let limits: StepLimits
 
   private let recorder: PlanRecorder
+  private let submission: StepSubmission
   private let signals: MeshSignals?
   /// Called again and again while the host waits for the device; throws to end that.
   var whileWaiting: (() throws -> Void)?
@@ -68,9 +74,10 @@ package final class ModelRunner: StepRunner {
   ///   - port: what the device shares with others, where it has a share of the model.
   ///   - depth: steps that may be in flight.
   ///   - overlaps: whether stages of a token may start while the one before still runs, where the device can.
+  ///   - cacheResidency: where keys and values are between steps; nil for all on the device.
   package init(
     cache: KernelCache, model: DeviceModel, limits: StepLimits, pageCount: Int, port: MeshPort? = nil,
-    depth: Int = ModelRunner.usualDepth, overlaps: Bool = true
+    depth: Int = ModelRunner.usualDepth, overlaps: Bool = true, cacheResidency: CacheResidency? = nil
   ) throws {
     self.depth = depth
     device = cache.device
@@ -81,13 +88,17 @@ package final class ModelRunner: StepRunner {
     let program = model.program
     kvCache = try KVCache(
       device: device, heads: program.heads, layerCount: program.layerCount,
-      firstLayer: program.share.layers.lowerBound, pageCount: pageCount)
+      firstLayer: program.share.layers.lowerBound, pageCount: pageCount, residency: cacheResidency)
     hostPages = HostPages(device: device, pageBytes: kvCache.pageByteCount)
     workspace = try Workspace(device: device, program: program, limits: limits, traits: traits)
+    cacheStream =
+      kvCache.residency.hostLayers > 0
+      ? try CacheStream(device: device, cache: kvCache, windows: program.attentionWindows) : nil
+    submission = StepSubmission(queue: device.computeQueue, weights: model.stream, cache: cacheStream)
     signals = port?.signals
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
-      chainsStages: overlaps && port == nil && model.stream == nil && !traits.isCPU && traits.method.isFast
+      chainsStages: overlaps && port == nil && !submission.copies && !traits.isCPU && traits.method.isFast
         && ChainProbe.succeeds(cache: cache))
     done = try device.makeSemaphore()
     for index in 0..<depth {
@@ -149,6 +160,11 @@ package final class ModelRunner: StepRunner {
       logitsOf.isEmpty && statesOf.isEmpty ? [] : [try readBack(logitsOf, states: statesOf, slot: index)]
     slots[index].step.write(step)
     signals?.begin(slot: index, step: stepCount + 1, drawn: drawn)
+    model.stream?.beginStep()
+    if let cacheStream {
+      let spans = spans(of: step.rows)
+      cacheStream.beginStep(spans.positions, pages: spans.pages)
+    }
     let end = partCount + UInt64(plan.parts.count)
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
@@ -162,9 +178,8 @@ package final class ModelRunner: StepRunner {
         if number == 0, partCount > 0 { waits.append((done, partCount)) }
         if isLast { signal = pad.extend(signal, tokens: step.rows.count) }
       }
-      if let stream = model.stream {
-        try stream.submit(part, waits: waits, last: last, done: signal)
-        if !others.isEmpty { try device.computeQueue.submit([], signal: others) }
+      if submission.copies {
+        try submission.submit(part, waits: waits, last: last, done: [signal] + others)
       } else {
         batches.append(
           Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal] + others))
@@ -277,39 +292,6 @@ package final class ModelRunner: StepRunner {
     return commands
   }
 
-  /// Queues copies of pages, after the steps submitted so far and before those to come.
-  package func copyPages(_ copies: [(from: UInt32, to: UInt32)]) throws {
-    guard !copies.isEmpty else { return }
-    try device.submit { commands in
-      commands.barrier()
-      for copy in copies { kvCache.recordCopy(commands, from: copy.from, to: copy.to) }
-      commands.barrier()
-    }
-  }
-
-  package func movePages(_ moves: [PageMove]) throws {
-    guard !moves.isEmpty else { return }
-    try device.submit { commands in
-      commands.barrier()
-      var wasToHost: Bool?
-      for move in moves {
-        switch move {
-        case .toHost(let page, let hostPage):
-          if wasToHost == false { commands.barrier() }
-          let place = try hostPages.place(of: hostPage)
-          kvCache.recordRead(commands, page: page, to: place.buffer, at: place.offset)
-          wasToHost = true
-        case .toDevice(let hostPage, let page):
-          if wasToHost == true { commands.barrier() }
-          let place = try hostPages.place(of: hostPage)
-          kvCache.recordWrite(commands, page: page, from: place.buffer, at: place.offset)
-          wasToHost = false
-        }
-      }
-      commands.barrier()
-    }
-  }
-
   /// Makes ready for steps of so many tokens, of the last of which the next token is drawn if `outputs` is 1: records
   /// their Plans, and runs each Plan once with a single token, since some drivers compile a pipeline only when it first
   /// runs. The contents of page 0 are lost.
@@ -403,22 +385,41 @@ package final class ModelRunner: StepRunner {
     try LinearTuner(recorder: recorder, slot: slots[0].step).tune(steps)
   }
 
-  /// Makes ready for other requests after a failure.
-  package func recover() throws {
+  /// A step that fails says so itself.
+  package var hasFailed: Bool { false }
+
+  package func recover() throws -> Set<Int> {
     defer { model.stream?.recover() }
-    try drain()
+    do { try drain() } catch let error as VulkanError where error.kind == .deviceLost { return [0] }
+    return []
+  }
+
+  /// What is done so far: as long as it changes, the device gets on.
+  var progress: [UInt64] {
+    // A step may take long to bring its weights.
+    get throws { [try done.value] + (model.stream.map { [$0.passes.bitPattern] } ?? []) }
+  }
+
+  /// Waits until nothing is in flight.
+  ///
+  /// - Returns: false where the device does not get on for as long as `patience`.
+  func comesToRest(within patience: Duration) -> Bool {
+    var last: [UInt64] = []
+    var since = ContinuousClock.now
+    while ContinuousClock.now - since < patience {
+      // On a device that is lost nothing runs.
+      guard let isDone = try? done.wait(for: partCount, timeoutNanoseconds: 20_000_000), !isDone,
+        let now = try? progress
+      else { return true }
+      if now != last { (last, since) = (now, ContinuousClock.now) }
+    }
+    return false
   }
 
   /// Waits until nothing is in flight.
   package func drain() throws {
     try wait(for: partCount)
-  }
-
-  /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
-  package func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws {
-    guard let table = workspace.blockTables.contents else { return }
-    let words = table.assumingMemoryBound(to: UInt32.self) + sequence * limits.pagesPerSequence
-    for index in first..<pages.count { words[index] = pages[index] }
+    try cacheStream?.drain()
   }
 
   /// Sets how often a sequence holds each token (penalties): those of the prompt are marked, generated ones counted.
@@ -435,7 +436,7 @@ package final class ModelRunner: StepRunner {
     try drain()
     let count = model.program.vocabularySize
     let buffer = try device.makeBuffer(byteCount: count * 4, memory: .download, label: "logits")
-    try device.run { commands in
+    try run { commands in
       commands.copy(
         from: workspace.memory, offset: workspace.offset(.logits) + 4 * index * workspace.logitsStride,
         to: buffer, offset: 0, byteCount: count * 4)
@@ -445,51 +446,42 @@ package final class ModelRunner: StepRunner {
     return (0..<count).map { floats[$0] }
   }
 
-  /// Hands over the bytes of pages, one after the other, when all steps are done.
-  func readPages(_ pages: [UInt32], _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .download, label: "a page of the KV cache")
-    for page in pages {
-      try device.run { commands in
-        commands.barrier()
-        kvCache.recordRead(commands, page: page, to: buffer)
-        commands.barrierToHost()
-      }
-      try body(UnsafeRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-    }
-  }
-
-  /// Fills pages with bytes that `readPages` gave, one after the other, when all steps are done.
-  func writePages(_ pages: [UInt32], _ body: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
-    try drain()
-    let buffer = try device.makeBuffer(
-      byteCount: kvCache.pageByteCount, memory: .upload, label: "a page of the KV cache")
-    for page in pages {
-      try body(UnsafeMutableRawBufferPointer(start: buffer.contents, count: kvCache.pageByteCount))
-      try device.run { commands in
-        kvCache.recordWrite(commands, page: page, from: buffer)
-        commands.barrier()
-      }
-    }
-  }
-
   private func upload(_ words: [UInt32], to buffer: Buffer, offset: Int) throws {
     let staging = try device.makeBuffer(byteCount: words.count * 4, memory: .upload, label: "staging")
     words.withUnsafeBytes { staging.contents?.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-    try device.run { commands in
+    try run { commands in
       commands.copy(from: staging, offset: 0, to: buffer, offset: offset, byteCount: words.count * 4)
       commands.barrier()
     }
   }
 
+  /// Runs commands after all that is queued, and waits for them.
+  func run(_ record: (CommandBuffer) throws -> Void) throws {
+    let commands = try device.makeCommandBuffer(queue: device.computeQueue, reusable: false)
+    try commands.begin()
+    try record(commands)
+    try commands.end()
+    let finished = try device.makeSemaphore()
+    try device.computeQueue.submit([commands], signal: [(finished, 1)])
+    try wait(until: finished, reaches: 1)
+  }
+
   private func wait(for number: UInt64) throws {
     guard number > 0 else { return }
-    guard let whileWaiting else {
-      _ = try done.wait(for: number, timeoutNanoseconds: UInt64.max)
+    try wait(until: done, reaches: number)
+  }
+
+  /// Waits for the device, and looks after whoever wants that meanwhile.
+  func wait(until semaphore: TimelineSemaphore, reaches value: UInt64) throws {
+    let interval: UInt64? = whileWaiting == nil ? model.stream?.lookInterval : 20_000_000
+    guard let interval else {
+      _ = try semaphore.wait(for: value, timeoutNanoseconds: UInt64.max)
       return
     }
-    while try !done.wait(for: number, timeoutNanoseconds: 20_000_000) { try whileWaiting() }
+    while try !semaphore.wait(for: value, timeoutNanoseconds: interval) {
+      model.stream?.look()
+      try whileWaiting?()
+    }
   }
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {

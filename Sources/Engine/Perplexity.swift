@@ -39,7 +39,7 @@ extension Engine {
     let clock = ContinuousClock()
     let start = clock.now
     let prefix = model.tokenizer.flatMap { $0.addsBOS ? $0.bos : nil }
-    return try withBatch { batch in
+    return try withWorkingBatch { batch in
       try batch.lend(tokens: chunkLength) { runner in
         let step = min(promptChunk, runner.limits.outputs)
         var sum = 0.0
@@ -80,7 +80,7 @@ extension Engine {
   /// The logits after each of the last `count` tokens of a text: for comparing models, not for speed.
   package func logits(of tokens: [Int32], last count: Int) throws -> [[Float]] {
     try check(tokens)
-    return try withBatch { batch in
+    return try withWorkingBatch { batch in
       try batch.lend(tokens: tokens.count) { runner in
         var logits: [[Float]] = []
         var position = 0

@@ -3,8 +3,10 @@ import ModelFiles
 
 /// A text with the keys and values of its full pages, in a file.
 ///
-/// Little-endian: `Header`, the token ids (4 bytes each), the pages, and a checksum of all that (FNV-1a, 64 bits). Sizes
-/// in the header are claims: the file's own size must bear them out before anything is allocated or read.
+/// Little-endian: `Header`, the token ids (4 bytes each), the pages, and a checksum of all that (FNV-1a, 64 bits). A page
+/// has the keys of a layer, kv head by kv head, then its values, then the next layer's (`StepRunner.readPages`), whichever
+/// devices had them. Sizes in the header are claims: the file's own size must bear them out before anything is allocated
+/// or read.
 struct SavedState {
   struct Header: BitwiseCopyable {
     var magic = SavedState.magic
@@ -60,10 +62,19 @@ struct SavedState {
     guard header.magic == Self.magic else {
       throw ModelFileError(path: path, reason: "is no saved state of this version of vkinfer")
     }
-    guard header.fingerprint == expected.fingerprint, header.pageBytes == expected.pageBytes,
-      header.pageTokens == expected.pageTokens
-    else {
-      throw EngineError(.model, "\(path): the state of another model, or of another type of keys and values")
+    guard header.fingerprint == expected.fingerprint, header.pageTokens == expected.pageTokens else {
+      throw EngineError(
+        .model, "\(path): is the state of another model; restore it with the model that it was saved with")
+    }
+    guard header.pageBytes == expected.pageBytes else {
+      let type = KVCacheType.allCases.first {
+        model.pageBytes($0) == Int(clamping: header.pageBytes)
+      }
+      throw EngineError(
+        .model,
+        "\(path): "
+          + (type.map { "has keys and values in \($0.rawValue): open the engine with that type of them" }
+            ?? "has pages of \(header.pageBytes) bytes, not \(expected.pageBytes); save the state again"))
     }
     let count = Int(header.tokenCount)
     guard Int(header.pageCount) <= count / Int(header.pageTokens),
@@ -85,8 +96,8 @@ struct SavedState {
     tokens.withUnsafeBytes { checksum.add($0) }
   }
 
-  /// Reads the next page.
-  mutating func readPage(_ bytes: UnsafeMutableRawBufferPointer) throws {
+  /// Reads what comes next of the pages.
+  mutating func read(_ bytes: UnsafeMutableRawBufferPointer) throws {
     try file.read(bytes)
     checksum.add(UnsafeRawBufferPointer(bytes))
   }
@@ -100,7 +111,21 @@ struct SavedState {
     }
   }
 
-  /// Writes a state; `pages` hands each page's bytes to the closure that it is given.
+  /// Goes through pages some at a time, with memory for these.
+  static func inPieces<Page>(
+    _ pages: [Page], pageBytes: Int, _ body: ([Page], UnsafeMutableRawBufferPointer) throws -> Void
+  ) throws {
+    let most = max(1, (16 << 20) / pageBytes)
+    let bytes = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: min(most, pages.count) * pageBytes, alignment: 16)
+    defer { bytes.deallocate() }
+    for start in stride(from: 0, to: pages.count, by: most) {
+      let piece = Array(pages[start..<min(start + most, pages.count)])
+      try body(piece, UnsafeMutableRawBufferPointer(rebasing: bytes[..<(piece.count * pageBytes)]))
+    }
+  }
+
+  /// Writes a state; `pages` hands their bytes to the closure that it is given.
   static func write(
     path: String, header: Header, tokens: [Int32],
     pages: (_ write: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
@@ -120,21 +145,25 @@ struct SavedState {
 }
 
 extension Engine {
-  /// Writes a text, and the keys and values that the cache has of it, to a file. Waits for the step under way.
+  /// Writes a text, and the keys and values that the cache has of it, to a file. Waits for the step under way. What the
+  /// file holds does not depend on the devices: other meshes can restore it.
   public func saveState(of tokens: [Int32], to path: String) throws {
     guard tokens.count <= contextLength else {
       throw EngineError(
         .prompt, "the text has \(tokens.count) tokens, but the context holds \(contextLength)")
     }
-    try withBatch { batch in
-      // The last token is one more than is to be found.
-      let pages = batch.scheduler.pages.match(tokens + [0], step: batch.scheduler.stepCount).pages
-      let runner = try soleRunner(batch)
+    try withWorkingBatch { batch in
+      try batch.makeMoves()
+      let places = batch.scheduler.places(of: tokens)
+      let runner = try batch.runner
       var header = stateHeader(runner)
       header.tokenCount = UInt32(tokens.count)
-      header.pageCount = UInt32(pages.count)
+      header.pageCount = UInt32(places.count)
       try SavedState.write(path: path, header: header, tokens: tokens) { write in
-        try runner.readPages(pages) { try write($0) }
+        try SavedState.inPieces(places, pageBytes: runner.pageByteCount) { piece, bytes in
+          try runner.readPages(piece, into: bytes)
+          try write(UnsafeRawBufferPointer(bytes))
+        }
       }
     }
   }
@@ -143,21 +172,26 @@ extension Engine {
   /// them. Waits for the step under way.
   ///
   /// - Returns: the text's tokens.
-  /// - Throws: one line if the file is damaged or of another model; the cache knows nothing of it then.
+  /// - Throws: one line if the file is damaged, of another model, or has keys and values of another type; the cache knows
+  ///   nothing of it then.
   public func restoreState(from path: String) throws -> [Int32] {
-    try withBatch { batch in
-      let runner = try soleRunner(batch)
+    try withWorkingBatch { batch in
+      let runner = try batch.runner
       var state = try SavedState(
         path: path, expected: stateHeader(runner), model: model, contextLength: contextLength)
       let size = Int(state.header.pageTokens)
       let covered = Array(state.tokens.prefix(Int(state.header.pageCount) * size))
+      try batch.makeMoves()
       var pages: [UInt32] = []
       defer { batch.scheduler.pages.release(&pages) }
       guard batch.scheduler.pages.grow(&pages, tokens: covered.count) else {
         throw EngineError(
           .device, "\(path): the KV cache has no room for \(covered.count) tokens now; end some sessions")
       }
-      try runner.writePages(pages) { try state.readPage($0) }
+      try SavedState.inPieces(pages, pageBytes: runner.pageByteCount) { piece, bytes in
+        try state.read(bytes)
+        try runner.writePages(piece, from: UnsafeRawBufferPointer(bytes))
+      }
       try state.finish()
       var node: PrefixCache.Node = 0
       for (index, page) in pages.enumerated() {
@@ -169,23 +203,23 @@ extension Engine {
     }
   }
 
-  /// The device that has all keys and values.
-  private func soleRunner(_ batch: Batch) throws -> ModelRunner {
-    if let runner = batch.runner as? ModelRunner { return runner }
-    throw EngineError(
-      .option, "the state of a text cannot be saved or restored where several devices share a model: use one")
-  }
-
-  private func stateHeader(_ runner: ModelRunner) -> SavedState.Header {
+  private func stateHeader(_ runner: any StepRunner) -> SavedState.Header {
     var header = SavedState.Header()
     header.fingerprint = model.fingerprint
-    header.pageBytes = UInt64(runner.kvCache.pageByteCount)
+    header.pageBytes = UInt64(runner.pageByteCount)
     header.pageTokens = UInt32(KVCache.pageTokens)
     return header
   }
 }
 
 extension LanguageModel {
+  /// Bytes of a page of the KV cache in all layers.
+  fileprivate func pageBytes(_ type: KVCacheType) -> Int {
+    var heads = program.heads
+    heads.cacheType = type
+    return KVCache.pageBytes(heads: heads) * program.layerCount
+  }
+
   /// Tells models apart whose keys and values differ: names, types, shapes and the first bytes of all tensors.
   fileprivate var fingerprint: UInt64 {
     var checksum = SavedState.Checksum()

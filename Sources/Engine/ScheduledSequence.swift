@@ -48,6 +48,12 @@ package enum PageMove: Sendable, Hashable {
   case toDevice(hostPage: Int, page: UInt32)
 }
 
+/// Where a page of the KV cache is.
+package enum PagePlace: Sendable, Hashable {
+  case device(UInt32)
+  case host(Int)
+}
+
 /// What one step does for one sequence.
 struct ScheduledPart: Sendable {
   var id: UInt64

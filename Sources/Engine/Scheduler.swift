@@ -145,6 +145,20 @@ struct Scheduler {
     return moves
   }
 
+  /// Where the full pages that `tokens` begins with are, as far as they are known: on the device, or in host memory, if
+  /// a sequence has given them up. All moves must have been taken.
+  func places(of tokens: [Int32]) -> [PagePlace] {
+    // The last token is one more than is to be found.
+    var places = pages.match(tokens + [0], step: stepCount).pages.map(PagePlace.device)
+    for sequence in waiting {
+      guard let kept = sequence.kept else { continue }
+      let shared = zip(tokens, sequence.tokens).prefix { $0 == $1 }.count
+      let full = min(kept.tokens, shared) / pages.pageTokens
+      if full > places.count { places += kept.pages[places.count..<full].map(PagePlace.host) }
+    }
+    return places
+  }
+
   /// Tokens of a step of prompts alone: chunks in which those that are there pass the pipeline soonest.
   private var promptChunk: Int {
     guard let times = limits.stageTimes, limits.stages > 1 else { return limits.promptTokens }

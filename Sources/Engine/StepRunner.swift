@@ -47,6 +47,16 @@ package protocol StepRunner: AnyObject {
   /// come.
   func movePages(_ moves: [PageMove]) throws
 
+  /// Bytes of a page of the KV cache: of each of the model's layers keys, then values, kv head by kv head. They mean the
+  /// same on one device and on any mesh.
+  var pageByteCount: Int { get }
+
+  /// Reads pages, one behind the other, when all that is queued is done. Moves of pages to host memory must be queued.
+  func readPages(_ pages: [PagePlace], into bytes: UnsafeMutableRawBufferPointer) throws
+
+  /// Fills pages with bytes that `readPages` gave, when all that is queued is done.
+  func writePages(_ pages: [UInt32], from bytes: UnsafeRawBufferPointer) throws
+
   /// Writes which pages a sequence holds; pages already in use by steps in flight must not change.
   func setPages(_ pages: [UInt32], sequence: Int, from first: Int) throws
 
@@ -60,8 +70,13 @@ package protocol StepRunner: AnyObject {
   /// Waits until nothing is in flight.
   func drain() throws
 
-  /// Makes ready to go on after an error, where the devices can.
-  func recover() throws
+  /// Whether nothing runs before `recover`.
+  var hasFailed: Bool { get }
+
+  /// Makes ready to go on after an error.
+  ///
+  /// - Returns: devices that never will, and without which the others cannot.
+  func recover() throws -> Set<Int>
 }
 
 extension StepRunner {

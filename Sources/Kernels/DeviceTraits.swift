@@ -15,14 +15,21 @@ package struct DeviceTraits: Sendable, Hashable {
   /// How steps are computed: it decides what of the device is used.
   package let method: StepMethod
   /// How matrices lie: see `WeightFormat`. CPU drivers with small subgroups have products whose lanes are rows, unless
-  /// products are plain.
-  package var rowInterleave: Int { isCPU && subgroupSize <= 8 && method.linear == .sbi ? 8 : 1 }
+  /// others are asked for.
+  package var rowInterleave: Int {
+    let interleaves = method.linear == .sbi && (method.gemm == nil || method.gemm == .columns)
+    return isCPU && subgroupSize <= 8 && interleaves ? 8 : 1
+  }
   /// Whether products of small integers take their inputs in blocks of bytes: the device has the instruction for it.
   package var usesByteProducts: Bool
+  /// Whether loads of 64 bits, which cost CPU drivers as much as those of 32, can take the place of two.
+  package var loadsWords64: Bool
   /// Whether lanes of a subgroup can read one another's registers.
   package var canShuffle: Bool
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
   package var matrixUnits: MatrixUnits?
+  /// Whether products of many tokens that are not computed on matrix units go in tiles (`LinearTileKernel`).
+  package var usesTiles: Bool
 
   package init(_ physical: PhysicalDevice, method: StepMethod = StepMethod()) {
     let capabilities = physical.capabilities
@@ -35,8 +42,12 @@ package struct DeviceTraits: Sendable, Hashable {
       ? 32 : capabilities.subgroupSize
     sharedMemory = capabilities.maxSharedMemory
     usesByteProducts = !isCPU && capabilities.integerDotProduct && method.linear == .sbi
+    loadsWords64 = isCPU && capabilities.int64
     canShuffle = capabilities.subgroupShuffle
-    matrixUnits = isCPU || !method.usesMatrixUnits ? nil : MatrixUnits(capabilities)
+    // CPU drivers gain by neither.
+    let isUsualGPU = method.gemm == nil && !isCPU
+    matrixUnits = method.isFast && (isUsualGPU || method.gemm == .matrix) ? MatrixUnits(capabilities) : nil
+    usesTiles = method.isFast && (isUsualGPU || method.gemm == .tiles)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {
     case .cpu:

@@ -8,25 +8,42 @@ import VulkanRuntime
 ///
 /// In q8_0, the bytes of keys lie as [page][kv head][sixteen elements][position] and their scales, float16, behind those
 /// of each kv head as [block][position]; of values as [position][element] and [position][block].
+///
+/// A layer's pages have a *home* where they are between steps, on the device or in host memory. Pages of the latter come to
+/// a ring that has room for all pages of a few layers: there they have the same places as at home, and kernels find them.
 package final class KVCache: Sendable {
   package static let pageTokens = Int(KV_PAGE_TOKENS)
+  /// Pages that so many tokens of a sequence take.
+  package static func pages(forTokens tokens: Int) -> Int { (tokens + pageTokens - 1) / pageTokens }
   package let pageCount: Int
   /// The model's layer whose pages come first.
   private let firstLayer: Int
-  private let layers: [Buffer]
+  package let residency: CacheResidency
+  /// Where the pages of each layer are between steps.
+  let homes: [Buffer]
+  let ring: [Buffer]
   private let halfBytes: Int
   private let halfPageBytes: Int
 
-  package init(device: Device, heads: HeadLayout, layerCount: Int, firstLayer: Int = 0, pageCount: Int)
-    throws
-  {
+  /// - Parameter residency: of the layers; nil keeps all on the device.
+  package init(
+    device: Device, heads: HeadLayout, layerCount: Int, firstLayer: Int = 0, pageCount: Int,
+    residency: CacheResidency? = nil
+  ) throws {
+    let residency = residency ?? CacheResidency(residentLayers: layerCount)
+    self.residency = residency
     self.pageCount = pageCount
     self.firstLayer = firstLayer
     let halfBytes = pageCount * Self.pageBytes(heads: heads) / 2
     self.halfBytes = halfBytes
     halfPageBytes = Self.pageBytes(heads: heads) / 2
-    layers = try (0..<layerCount).map { layer in
-      try device.makeBuffer(byteCount: 2 * halfBytes, memory: .device, label: "KV cache of layer \(layer)")
+    homes = try residency.places.enumerated().map { layer, place in
+      try device.makeBuffer(
+        byteCount: 2 * halfBytes, memory: place == nil ? .device : .upload,
+        label: "KV cache of layer \(layer)" + (place == nil ? "" : " on the host"))
+    }
+    ring = try (0..<residency.ringLayers).map { _ in
+      try device.makeBuffer(byteCount: 2 * halfBytes, memory: .device, label: "ring of KV cache layers")
     }
   }
 
@@ -40,11 +57,21 @@ package final class KVCache: Sendable {
   package static let pageLayout = "f16, \(pageTokens) tokens"
 
   /// Bytes of one page in all layers.
-  package var pageByteCount: Int { layers.count * 2 * halfPageBytes }
+  package var pageByteCount: Int { homes.count * layerPageBytes }
+
+  /// Bytes of one page of one layer.
+  var layerPageBytes: Int { 2 * halfPageBytes }
+
+  /// Where runs of pages are in every layer, keys and values, at home and in the ring.
+  func ranges(ofPages runs: [Range<Int>]) -> [Range<Int>] {
+    runs.flatMap { run in
+      [0, halfBytes].map { $0 + run.lowerBound * halfPageBytes..<$0 + run.upperBound * halfPageBytes }
+    }
+  }
 
   /// The pieces of a page, keys and values of every layer.
   private func pieces(of page: UInt32) -> [(layer: Buffer, offset: Int)] {
-    layers.flatMap { layer in [0, halfBytes].map { (layer, $0 + Int(page) * halfPageBytes) } }
+    homes.flatMap { layer in [0, halfBytes].map { (layer, $0 + Int(page) * halfPageBytes) } }
   }
 
   /// Copies a page in every layer; barriers around it are the caller's.
@@ -73,7 +100,19 @@ package final class KVCache: Sendable {
     }
   }
 
-  package func keys(layer: Int) -> UInt64 { layers[layer - firstLayer].address }
-  package func values(layer: Int) -> UInt64 { layers[layer - firstLayer].address + UInt64(halfBytes) }
-  package var byteCount: Int { layers.reduce(0) { $0 + $1.byteCount } }
+  package func keys(layer: Int) -> UInt64 { place(of: layer).address }
+  package func values(layer: Int) -> UInt64 { place(of: layer).address + UInt64(halfBytes) }
+  /// Bytes of all pages of one layer.
+  package var layerByteCount: Int { 2 * halfBytes }
+
+  /// Where kernels find the pages of a layer.
+  private func place(of layer: Int) -> Buffer {
+    residency.places[layer - firstLayer].map { ring[$0] } ?? homes[layer - firstLayer]
+  }
+
+  /// Whether the pages of a layer come to the device for each step.
+  func streams(layer: Int) -> Bool { residency.places[layer - firstLayer] != nil }
+
+  /// Which of the cache's layers a layer of the model is.
+  func index(ofLayer layer: Int) -> Int { layer - firstLayer }
 }

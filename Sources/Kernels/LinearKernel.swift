@@ -188,9 +188,9 @@ package struct LinearKernel: Sendable, Hashable {
   package var lanesAreRows: Bool { matrix.format.rowInterleave > 1 }
 
   /// The shader's name in the library.
-  package var shaderName: String {
-    (isNaive
-      ? "linear_naive." : lanesAreRows ? "linear_rows." : inputs == .bytes ? "linear_bytes." : "linear.")
+  package func shaderName(_ traits: DeviceTraits) -> String {
+    let rows = traits.loadsWords64 ? "linear_rows_wide." : "linear_rows."
+    return (isNaive ? "linear_naive." : lanesAreRows ? rows : inputs == .bytes ? "linear_bytes." : "linear.")
       + matrix.format.type.name
   }
 
@@ -200,7 +200,7 @@ package struct LinearKernel: Sendable, Hashable {
       UInt32(tiling.subgroups * traits.subgroupSize), UInt32(tiling.subgroups), UInt32(tiling.split),
       UInt32(tiling.rows), UInt32(tiling.columns), UInt32(tiling.unroll), epilogue.rawValue,
       hasNorm ? 1 : 0, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
-      activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH, next.rawValue,
+      activation.constant, next.rawValue,
       isChained ? 1 : 0, isChained ? UInt32(stagedBytes(tiling, traits: traits) / 16) : 0,
     ]
   }
@@ -218,7 +218,8 @@ package struct LinearKernel: Sendable, Hashable {
     _ tiling: Tiling, isChained: Bool = false, cache: KernelCache
   ) throws -> Pipeline {
     try cache.pipeline(
-      shaderName, specialization: specialization(tiling, isChained: isChained, traits: cache.traits),
+      shaderName(cache.traits),
+      specialization: specialization(tiling, isChained: isChained, traits: cache.traits),
       pushConstantBytes: MemoryLayout<LinearPush>.size, subgroupSize: cache.traits.subgroupSize)
   }
 
@@ -230,6 +231,16 @@ package struct LinearKernel: Sendable, Hashable {
     )
   }
 
+  /// `push` with what the matrix gives: `weights`, `columns`, `rows` and `row_offset`.
+  func withMatrix(_ push: LinearPush) -> LinearPush {
+    var push = push
+    push.weights = matrix.push
+    push.columns = UInt32(matrix.columns)
+    push.rows = UInt32(matrix.rows)
+    push.row_offset = UInt32(matrix.rowOffset)
+    return push
+  }
+
   /// Records the product. `push.weights`, `columns`, `rows` and `row_offset` are filled in here.
   ///
   /// - Parameter chain: where the stages around it run without barriers; the caller ends the stage.
@@ -239,11 +250,7 @@ package struct LinearKernel: Sendable, Hashable {
   ) throws {
     let tiling = tiling ?? self.tiling(columnCount: columnCount, traits: cache.traits)
     precondition(tiling.groupRows % rowMultiple == 0)
-    var push = push
-    push.weights = matrix.push
-    push.columns = UInt32(matrix.columns)
-    push.rows = UInt32(matrix.rows)
-    push.row_offset = UInt32(matrix.rowOffset)
+    var push = withMatrix(push)
     push.chain = chain?.address ?? 0
     let groups = groups(tiling, columnCount: columnCount)
     chain?.add(groups)
@@ -251,4 +258,9 @@ package struct LinearKernel: Sendable, Hashable {
       try pipeline(tiling, isChained: chain != nil, cache: cache), pushConstants: push,
       groups: groups)
   }
+}
+
+extension Activation {
+  /// What kernels are told.
+  var constant: UInt32 { self == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH }
 }

@@ -109,7 +109,7 @@ package final class LinearTuner {
     var order: [LinearTuning.Key] = []
     for index in recorder.stageIndices {
       for product in recorder.products(at: index, shape: shape, slot: slot, squareCount: 256)
-      where product.columnCount > 0 && !product.kernel.isNaive {
+      where product.columnCount > 0 && !product.kernel.isNaive && recorder.tileKernel(product) == nil {
         let key = LinearTuning.Key(
           product.kernel, columnCount: product.columnCount, isChained: recorder.chainsStages)
         if found[key] == nil {

@@ -66,7 +66,7 @@ package struct MatrixKernel: Sendable, Hashable {
       UInt32(tiling.tokenSubgroups), UInt32(tiling.rowFragments), UInt32(tiling.tokenFragments),
       UInt32(units.m), UInt32(units.n), UInt32(units.k), UInt32(tiling.step), UInt32(tiling.split),
       UInt32(tiling.band), epilogue.rawValue, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
-      activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
+      activation.constant,
     ]
   }
 

@@ -64,6 +64,7 @@ private struct MatrixStep {
       push.outputs = workspace.address(.queries)
       push.output_stride = UInt32(workspace.queryStride)
       let hasHeadNorms = weights.queryNorm != 0
+      try recorder.beginCache(weights.stage.layer, recording)
       for matrix in weights.matrices {
         push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
         try product(
@@ -72,18 +73,13 @@ private struct MatrixStep {
         commands.dispatchBarrier()
       }
       if hasHeadNorms {
-        var headNorm = HeadNormPush()
-        headNorm.outputs = push.outputs
-        headNorm.step = push.step
-        headNorm.extras = push.extras
-        headNorm.output_stride = push.output_stride
-        try HeadNormKernel().record(
-          commands, push: headNorm, rowCount: shape.rows, cache: recorder.cache)
+        try recorder.recordHeadNorm(index: index, commands, shape: shape, slot: slot)
       }
       try recorder.recordCacheWrite(weights.stage, commands, shape: shape, slot: slot)
 
     case .attention(let stage):
       try attention(stage)
+      recorder.endCache(stage.layer, recording)
 
     case .residualProjection(let weights):
       let fromAttention = weights.stage.input == .attention

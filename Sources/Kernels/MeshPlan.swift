@@ -140,7 +140,7 @@ extension PlanRecorder {
       told: 0..<model.program.share.mesh.deviceCount, devices: 0..<0, wanted: MeshSignals.end, cache: cache)
   }
 
-  private func combinePush(index: Int, slot: StepSlot) -> CombinePush {
+  func combinePush(index: Int, slot: StepSlot) -> CombinePush {
     var push = CombinePush()
     push.next = Self.nextInputs(model.stages, after: index, workspace: workspace)
     push.residual = workspace.address(.residual)

@@ -194,7 +194,9 @@ package final class PlanRecorder {
         onStage(index)
       }
     }
-    for part in recording.parts { keepAlive(part.commands, slot: slot) }
+    for commands in recording.parts.flatMap(\.segments).map(\.commands) {
+      keepAlive(commands, slot: slot)
+    }
     if shape.outputs > 0, model.program.share.samples {
       try recordOutputs(recording.commands, shape: shape, slot: slot, bestCount: state.bestCount)
       onStage(nil)
@@ -268,6 +270,7 @@ package final class PlanRecorder {
   /// Links for a recording of that shape, or nil where its stages cannot be chained.
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
     guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1,
+      !LinearTileKernel.takes(columnCount: shape.rows, traits: traits),
       model.stages.count > 2,
       case .embed = model.stages[0],
       AttentionDecodeKernel(
@@ -300,17 +303,14 @@ package final class PlanRecorder {
     case .attention(let stage):
       try recordAttention(
         stage, commands, shape: shape, slot: slot, next: nextForm(after: index), chain: chain)
+      endCache(stage.layer, recording)
 
     case .queryKeyValue, .residualProjection, .gatedFeedForward, .logits:
       let products = products(at: index, shape: shape, slot: slot, squareCount: state.squareCount)
+      if case .queryKeyValue(let weights) = stage { try beginCache(weights.stage.layer, recording) }
       for product in products {
         try recording.need(product.kernel.matrix)
-        let tiling = cache.tuning.tiling(
-          product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
-        try product.kernel.record(
-          recording.commands, push: product.push, columnCount: product.columnCount, cache: cache,
-          tiling: tiling, chain: chain)
-        let groups = product.kernel.groups(tiling, columnCount: product.columnCount).1
+        let groups = try record(product, recording.commands, chain: chain)
         switch product.kernel.epilogue {
         case .residual: state.squareCount = groups
         case .residualNorm: state.squareCount = 1
@@ -319,10 +319,34 @@ package final class PlanRecorder {
         case .gated, .queryKeyValue, .queryKeyValueNorm, .partial: break
         }
       }
+      if let last = products.last, tileKernel(last) != nil {
+        try finishTiles(
+          last.kernel.epilogue, index: index, recording.commands, shape: shape, slot: slot)
+      }
       if case .queryKeyValue(let weights) = stage {
         try recordCacheWrite(weights.stage, recording.commands, shape: shape, slot: slot, chain: chain)
       }
     }
+  }
+
+  /// What computes a product in tiles, where that pays.
+  package func tileKernel(_ product: Product) -> LinearTileKernel? {
+    LinearTileKernel(product.kernel, columnCount: product.columnCount, traits: traits)
+  }
+
+  /// Records a product; gives the number of its workgroups along rows.
+  private func record(_ product: Product, _ commands: CommandBuffer, chain: StageChain?) throws -> Int {
+    if let kernel = tileKernel(product) {
+      precondition(chain == nil)
+      try kernel.record(commands, push: product.push, columnCount: product.columnCount, cache: cache)
+      return kernel.rowGroups
+    }
+    let tiling = cache.tuning.tiling(
+      product.kernel, columnCount: product.columnCount, isChained: chain != nil, traits: traits)
+    try product.kernel.record(
+      commands, push: product.push, columnCount: product.columnCount, cache: cache, tiling: tiling,
+      chain: chain)
+    return product.kernel.groups(tiling, columnCount: product.columnCount).1
   }
 
   /// The stages of the Program.
@@ -336,7 +360,7 @@ package final class PlanRecorder {
     if let port { commands.keepAlive(port.memory) }
   }
 
-  private func nextForm(after index: Int) -> ProductForm {
+  func nextForm(after index: Int) -> ProductForm {
     index + 1 < forms.count ? forms[index + 1] : .none
   }
 

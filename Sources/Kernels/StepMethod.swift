@@ -8,18 +8,28 @@ package struct StepMethod: Sendable, Hashable {
     case sbi
   }
 
+  /// How products of many tokens are computed.
+  package enum Gemm: String, Sendable, Hashable, CaseIterable {
+    /// On the device's matrix units.
+    case matrix
+    /// In tiles whose sums lie in registers: see Shaders/linear/tiles.glsl.
+    case tiles
+    /// As those of few tokens, some columns at a time.
+    case columns
+  }
+
   /// Whether what lies between products is done in their dispatches; else each operation is a dispatch of its own,
   /// with a barrier behind it.
   package var fuses: Bool
   /// How products of few tokens are computed.
   package var linear: Linear
-  /// Whether steps of many tokens run on matrix units, where there are any: fused ones with usual products can.
-  package var usesMatrixUnits: Bool
+  /// How products of many tokens are computed in fused steps with usual products; nil is what the device is fastest with.
+  package var gemm: Gemm?
 
-  package init(fuses: Bool = true, linear: Linear = .sbi, usesMatrixUnits: Bool = true) {
+  package init(fuses: Bool = true, linear: Linear = .sbi, gemm: Gemm? = nil) {
     self.fuses = fuses
     self.linear = linear
-    self.usesMatrixUnits = usesMatrixUnits && fuses && linear == .sbi
+    self.gemm = gemm
   }
 
   /// Whether it is what an engine takes when nothing else is asked for.

@@ -1,14 +1,26 @@
 import VulkanRuntime
 
-/// The command buffers that a step is recorded into: a part for each time that other devices are waited for, and where
-/// weights stream one command buffer of a part for what needs none of them and one for what follows each unit's arrival.
+/// The command buffers that a step is recorded into: a part for each time that other devices are waited for, and in it a
+/// segment for each time that weights or a layer's keys and values have to arrive first.
 package final class StepRecording {
+  /// Commands that run in one go.
+  package struct Segment {
+    package let commands: CommandBuffer
+    /// The unit of weights that must have arrived.
+    package fileprivate(set) var unit: Int?
+    /// The layer whose keys and values must have arrived.
+    package fileprivate(set) var cacheLayer: Int?
+    /// The layer whose keys and values are needed no more when the commands are done.
+    package fileprivate(set) var lastUseOfLayer: Int?
+  }
+
   /// Commands between two times at which a device of a mesh waits for others, who are told when they are done.
   package struct Part {
-    package let commands: CommandBuffer
+    package fileprivate(set) var segments: [Segment]
     package fileprivate(set) var waits: [MeshWait] = []
-    /// Commands that follow the arrival of weights that stream.
-    package fileprivate(set) var units: [(unit: Int, commands: CommandBuffer)] = []
+
+    /// What nothing has to arrive for: all there is, where nothing streams.
+    package var commands: CommandBuffer { segments[0].commands }
   }
 
   /// The device's clock at both ends of each part, and where the host finds it when the step is done.
@@ -28,6 +40,10 @@ package final class StepRecording {
   package private(set) var parts: [Part]
   private let next: (() throws -> CommandBuffer)?
   private var meetings = 0
+  /// The unit that products of this part needed last.
+  private var lastUnit: Int?
+  /// Whether the segment has waited for a layer's keys and values and has no products yet.
+  private var isFresh = false
   private let arrival: ((Int, CommandBuffer) throws -> Void)?
   private let stamps: Stamps?
 
@@ -47,17 +63,48 @@ package final class StepRecording {
     self.commands = commands
     self.next = next
     self.arrival = arrival
-    parts = [Part(commands: commands)]
+    parts = [Part(segments: [Segment(commands: commands)])]
   }
 
   /// Products with `matrix` come next.
   func need(_ matrix: DeviceMatrix) throws {
-    guard let unit = matrix.unit, let next, let arrival, parts[parts.count - 1].units.last?.unit != unit
-    else { return }
+    guard next != nil else { return }
+    if let unit = matrix.unit, let arrival, unit != lastUnit {
+      // What comes next may wait for a layer's keys and values too.
+      if !isFresh { try startSegment() }
+      last.unit = unit
+      lastUnit = unit
+      try arrival(unit, commands)
+    } else if last.lastUseOfLayer != nil {
+      try startSegment()
+    }
+    isFresh = false
+  }
+
+  /// What comes next uses the keys and values of a layer that are brought to the device for each step.
+  func beginCache(layer: Int) throws {
+    guard next != nil else { return }
+    try startSegment()
+    last.cacheLayer = layer
+    isFresh = true
+  }
+
+  /// The next product does not use them any more, nor does anything after it.
+  func endCache(layer: Int) {
+    guard next != nil else { return }
+    last.lastUseOfLayer = layer
+  }
+
+  private var last: Segment {
+    get { parts[parts.count - 1].segments[parts[parts.count - 1].segments.count - 1] }
+    set { parts[parts.count - 1].segments[parts[parts.count - 1].segments.count - 1] = newValue }
+  }
+
+  private func startSegment() throws {
+    guard let next else { return }
     try commands.end()
     commands = try next()
-    try arrival(unit, commands)
-    parts[parts.count - 1].units.append((unit, commands))
+    parts[parts.count - 1].segments.append(Segment(commands: commands))
   }
 
   /// What follows in this part waits for another device.
@@ -79,7 +126,8 @@ package final class StepRecording {
     if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count) }
     // What other devices have written may be host memory to this one.
     commands.barrier()
-    parts.append(Part(commands: commands, waits: [.ranks(parts: parts.count)]))
+    parts.append(Part(segments: [Segment(commands: commands)], waits: [.ranks(parts: parts.count)]))
+    lastUnit = nil
   }
 
   /// Ends the last part.
@@ -94,5 +142,17 @@ package final class StepRecording {
 
   private func writeEnd() {
     if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count - 1) }
+  }
+}
+
+extension PlanRecorder {
+  /// The next product writes keys and values of a layer, which may have to come to the device first.
+  func beginCache(_ layer: Int, _ recording: StepRecording) throws {
+    if kvCache.streams(layer: layer) { try recording.beginCache(layer: kvCache.index(ofLayer: layer)) }
+  }
+
+  /// Attention of the layer was recorded.
+  func endCache(_ layer: Int, _ recording: StepRecording) {
+    if kvCache.streams(layer: layer) { recording.endCache(layer: kvCache.index(ofLayer: layer)) }
   }
 }

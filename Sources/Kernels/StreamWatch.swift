@@ -30,6 +30,8 @@ package struct StreamFigures: Sendable {
   /// Bytes copied and read so far.
   package var copiedBytes: Int
   package var readBytes: Int
+  /// How many units are copied ahead of the one that is computed with.
+  package var prefetch: PrefetchDepth
 
   /// The least seconds of a step with few tokens: whichever of link and disk has most to do.
   package var stepSeconds: Double {

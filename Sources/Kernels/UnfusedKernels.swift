@@ -49,7 +49,7 @@ package struct ElementwiseKernel: Sendable, Hashable {
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
     [
       UInt32(traits.invocations(traits.isCPU ? 64 : 256)), operation.rawValue,
-      activation == .silu ? ACTIVATION_SILU : ACTIVATION_GELU_TANH,
+      activation.constant,
     ]
   }
 

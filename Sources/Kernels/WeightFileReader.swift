@@ -19,7 +19,7 @@ final class WeightFileReader: Sendable {
   let rate: Double
   private let state = Mutex(State())
   private let wake = DispatchSemaphore(value: 0)
-  private let ended = DispatchSemaphore(value: 0)
+  private let thread = Mutex<pthread_t?>(nil)
 
   fileprivate struct Request: Sendable {
     var number: UInt64
@@ -63,7 +63,8 @@ final class WeightFileReader: Sendable {
         throw WeightReadError(
           description: "no thread to read weights with: \(String(cString: strerror(result)))")
       }
-      pthread_detach(handle)
+      let started = handle
+      thread.withLock { $0 = started }
     } catch {
       for file in files { file.close() }
       throw error
@@ -92,11 +93,16 @@ final class WeightFileReader: Sendable {
     return try device.makeBuffer(byteCount: byteCount, memory: .upload, label: label)
   }
 
-  /// Ends the thread, once it has served what it was asked for.
+  /// Ends the thread, once it has served what it was asked for; when that is so, it holds nothing any more.
   func end() {
+    let ending = thread.withLock { thread in
+      defer { thread = nil }
+      return thread
+    }
+    guard let ending else { return }
     state.withLock { $0.isEnding = true }
     wake.signal()
-    ended.wait()
+    pthread_join(ending, nil)
   }
 
   /// Asks for the bytes of a unit: read `number`, into slot `number % slots.count` once that is free.
@@ -123,10 +129,7 @@ final class WeightFileReader: Sendable {
     // The next unit, while its slot is not free.
     var next: Request?
     var isEnding = false
-    defer {
-      worker.close()
-      ended.signal()
-    }
+    defer { worker.close() }
     while true {
       if next == nil {
         if isEnding {

@@ -20,7 +20,7 @@ package struct WeightResidency: Sendable, Hashable {
   package var ringBytes = 0
   /// The most that is copied at once.
   package var unitBytes = 0
-  /// Units that may be copied ahead of the one that is computed with; nil for as many as the ring holds.
+  /// Units that may be copied ahead of the one that is computed with; nil for as many as it takes.
   package var prefetch: Int?
   /// Of all matrices; see `WeightFormat`.
   package var rowInterleave = 1

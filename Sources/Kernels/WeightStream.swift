@@ -17,12 +17,17 @@ package final class WeightStream: @unchecked Sendable {
   private let copied: TimelineSemaphore
   private let consumed: TimelineSemaphore
   private let overlaps: [[Int]]
-  private let prefetch: Int?
+  /// How far ahead units are copied.
+  private var prefetch: PrefetchDepth
+  /// How often the device was looked at since that was last judged, and found waiting.
+  private var looks = (all: 0, waiting: 0)
   private let reader: WeightFileReader?
 
   /// Units copied so far, in all steps.
   private(set) var count: UInt64 = 0
   private var readCount: UInt64 = 0
+  /// The last unit that commands were submitted with.
+  private var lastRelease: UInt64 = 0
   /// When each unit was last computed with.
   private var lastUse: [UInt64]
   /// What last left each slot of the reader.
@@ -59,7 +64,7 @@ package final class WeightStream: @unchecked Sendable {
   ) throws {
     self.device = device
     self.layout = layout
-    prefetch = residency.prefetch
+    prefetch = PrefetchDepth(fixed: residency.prefetch, most: layout.mostUnitsAhead)
     overlaps = layout.overlaps
     lastUse = Array(repeating: 0, count: layout.units.count)
     images = Array(repeating: nil, count: layout.units.count)
@@ -199,29 +204,41 @@ package final class WeightStream: @unchecked Sendable {
     }
   }
 
-  /// Queues a part of a step: commands that need no unit, then for each unit those that come after its arrival.
-  ///
-  /// - Parameters:
-  ///   - waits: what the part waits for beside its weights.
-  ///   - last: what follows the part's own commands.
-  package func submit(
-    _ part: StepRecording.Part, waits: [(TimelineSemaphore, UInt64)], last: [CommandBuffer],
-    done: (TimelineSemaphore, UInt64)
-  ) throws {
-    guard !part.units.isEmpty else {
-      return try device.computeQueue.submit([part.commands] + last, wait: waits, signal: [done])
+  /// Looks at what the device does: whoever waits for it does so now and then, so that units are copied as far ahead as it
+  /// takes for it not to wait.
+  package func look() {
+    switch activity() {
+    case .idle: return
+    case .computing: break
+    case .waitingForLink, .waitingForDisk: looks.waiting += 1
     }
-    try device.computeQueue.submit([part.commands], wait: waits)
-    for (index, (unit, commands)) in part.units.enumerated() {
-      let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
-      let behind = prefetch.map { count > UInt64($0) ? count - UInt64($0) : 0 } ?? 0
-      try copy(unit, after: max(free, behind))
-      let isLast = index == part.units.count - 1
-      try device.computeQueue.submit(
-        [commands] + (isLast ? last : []), wait: [(copied, count)],
-        signal: [(consumed, count)] + (isLast ? [done] : []))
-      lastUse[unit] = count
-    }
+    looks.all += 1
+  }
+
+  /// How often to look, in nanoseconds; nil for never.
+  package var lookInterval: UInt64? { prefetch.isFixed ? nil : 1_000_000 }
+
+  /// A step begins: how far ahead its units are copied follows from what was seen during the last ones.
+  package func beginStep() {
+    if prefetch.note(waits: looks.waiting, looks: looks.all) { looks = (0, 0) }
+  }
+
+  /// Queues the copy of a unit: what commands that use it wait for. `release` must follow before the next one is brought.
+  func bring(_ unit: Int) throws -> (TimelineSemaphore, UInt64) {
+    let free = overlaps[unit].reduce(0) { max($0, lastUse[$1]) }
+    let ahead = UInt64(prefetch.depth)
+    let behind = min(count > ahead ? count - ahead : 0, lastRelease)
+    try copy(unit, after: max(free, behind))
+    return (copied, count)
+  }
+
+  /// The unit that was brought last is used no more when the commands that signal this are done.
+  var useSignal: (TimelineSemaphore, UInt64) { (consumed, count) }
+
+  /// They have been submitted.
+  func release(_ unit: Int) {
+    lastUse[unit] = count
+    lastRelease = count
   }
 
   /// Queues the copy of a unit, when so many units have been computed with.
@@ -286,27 +303,13 @@ package final class WeightStream: @unchecked Sendable {
     StreamFigures(
       hostBytes: layout.byteCount(from: .host), fileBytes: layout.byteCount(from: .file), linkRate: linkRate,
       diskRate: reader?.rate ?? 0, readMethod: reader?.method, copiedBytes: copiedBytes,
-      readBytes: reader?.readBytes ?? 0)
+      readBytes: reader?.readBytes ?? 0, prefetch: prefetch)
   }
 
   /// Measures how fast the link copies to the device; nothing may be in flight.
   func measureLink() throws {
     guard let source = images.lazy.compactMap({ $0?.buffer }).first ?? reader?.slots[0] else { return }
-    let byteCount = min(ring.byteCount, source.byteCount, 64 << 20)
-    let commands = try device.makeCommandBuffer(queue: device.transferQueue, reusable: true)
-    try commands.begin()
-    for _ in 0..<4 {
-      commands.copy(from: source, offset: 0, to: ring, offset: 0, byteCount: byteCount)
-      commands.barrier()
-    }
-    try commands.end()
-    try device.waitIdle()
-    for _ in 0..<(device.physical.kind == .cpu ? 2 : 6) {
-      let start = ContinuousClock.now
-      try device.transferQueue.submit([commands])
-      try device.transferQueue.waitIdle()
-      linkRate = max(linkRate, Double(4 * byteCount) / ((ContinuousClock.now - start) / .seconds(1)))
-    }
+    linkRate = try device.linkRate(from: source, to: ring)
   }
 
   /// What the device does now. Can be asked by any thread.

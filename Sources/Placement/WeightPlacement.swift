@@ -47,7 +47,7 @@ package struct WeightPlacement: Sendable {
   package var fileBytes: Int { layout?.byteCount(from: .file) ?? 0 }
 
   /// What small data takes beside matrices: norms, rope tables, and the staging memory of loading.
-  private static let smallBytes = 6 << 20
+  package static let smallBytes = 6 << 20
 
   /// What goes between host and device beside weights: steps, results, logits.
   private static let smallHostBytes = 1 << 20

@@ -1,6 +1,7 @@
 import CShaderInterface
 import Kernels
 import Transformer
+import VulkanRuntime
 
 /// Where a stage's queries, keys and values go, for tokens at random places of three sequences.
 struct HeadOutputs {
@@ -57,6 +58,20 @@ struct HeadOutputs {
       fresh = nil
     }
     self.extras = extras
+  }
+
+  /// Norms of heads, whose products are in the scratch.
+  ///
+  /// - Parameter extras: where the device finds `extras`.
+  func recordNorms(
+    _ commands: CommandBuffer, step: UInt64, extras: UInt64, rowCount: Int, bench: TestBench
+  ) throws {
+    var push = plain(HeadNormPush())
+    push.outputs = queries.address
+    push.output_stride = UInt32(queryStride)
+    push.step = step
+    push.extras = extras
+    try HeadNormKernel().record(commands, push: push, rowCount: rowCount, cache: bench.cache)
   }
 
   var positions: [Int] { pages.rows.map { Int($0.position) } }

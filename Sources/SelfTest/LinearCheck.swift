@@ -17,6 +17,8 @@ struct LinearCheck {
   let next: ProductForm
   /// Whether the plain kernel is checked, which has but one tiling.
   var isNaive = false
+  /// How `LinearTileKernel` cuts it, where that is checked.
+  var tiles: LinearTileKernel.Tiling?
 
   static let tolerance = 2e-5
   /// Halves have 11 bits.
@@ -53,6 +55,10 @@ struct LinearCheck {
   }
 
   private func record(_ kernel: LinearKernel, _ push: LinearPush, _ commands: CommandBuffer) throws {
+    if let tiles {
+      return try LinearTileKernel(kernel, tiling: tiles).record(
+        commands, push: push, columnCount: dispatched, cache: bench.cache)
+    }
     let tiling = tiling(of: kernel)
     // Half of the checks run as a chained stage does, after one that is done.
     var random = bench.random(name + " chained")
@@ -65,7 +71,8 @@ struct LinearCheck {
   }
 
   private func groups(_ kernel: LinearKernel) -> Int {
-    kernel.groups(tiling(of: kernel), columnCount: dispatched).1
+    if let tiles { return LinearTileKernel(kernel, tiling: tiles).rowGroups }
+    return kernel.groups(tiling(of: kernel), columnCount: dispatched).1
   }
 
   /// Single columns are dispatched as they are: see linear.glsl.
@@ -194,6 +201,22 @@ struct LinearCheck {
     push.extras = image.add(structs: [extras]).address
     try bench.check(name, image: image) { commands in
       try record(kernel, push, commands)
+      guard tiles != nil, stage.postNorm != nil else { return }
+      // Tiles leave what a post norm waits for to another dispatch.
+      commands.dispatchBarrier()
+      var combine = plain(CombinePush())
+      combine.next = left.arguments
+      combine.parts = scratch.address
+      combine.residual = outputs.address
+      combine.post_norm = weights.postNorm
+      combine.step = push.step
+      combine.width = UInt32(outputWidth)
+      combine.residual_stride = UInt32(stride)
+      combine.part_stride = UInt32(stride)
+      combine.rank_count = 1
+      combine.epsilon = stage.postNorm?.epsilon ?? 0
+      try CombineKernel(addsResidual: true, hasPostNorm: true, next: next).record(
+        commands, push: combine, rowCount: dispatched, cache: bench.cache)
     } compare: { outcome in
       if stage.postNorm != nil { outcome.ignore(scratch) }
       let expected = try ReferenceStages.residualProjection(
@@ -268,6 +291,10 @@ struct LinearCheck {
             hasBias: weights.bias != 0, inputs: inputs))
         try record(kernel, push, commands)
       }
+      guard tiles != nil, stage.queryNorm != nil else { return }
+      commands.dispatchBarrier()
+      try outputs.recordNorms(
+        commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
       let expected = try ReferenceStages.queryKeyValue(
         stage, normed: normed, positions: outputs.positions, weights: reader)

@@ -29,10 +29,12 @@ struct LinearChecks {
               let name =
                 "\(name), columns \(cut.columnCount), \(cut.inputs) to \(cut.next)"
                 + (cut.tiling.map { ", \($0.text)" } ?? "") + (cut.isNaive ? ", naive" : "")
+                + (cut.tiles.map { ", \($0.text)" } ?? "")
               guard bench.wants(name) else { continue }
               let check = LinearCheck(
                 bench: bench, name: name, reader: WeightReader(stages.source), columnCount: cut.columnCount,
-                tiling: cut.tiling, inputs: cut.inputs, next: cut.next, isNaive: cut.isNaive)
+                tiling: cut.tiling, inputs: cut.inputs, next: cut.next, isNaive: cut.isNaive, tiles: cut.tiles
+              )
               try check.run(stage, weights)
             }
           }
@@ -50,6 +52,7 @@ struct LinearChecks {
     var inputs: ProductForm
     var next: ProductForm
     var isNaive = false
+    var tiles: LinearTileKernel.Tiling?
   }
 
   /// What is run of one stage whose matrices are interleaved: numbers of columns take turns.
@@ -86,6 +89,10 @@ struct LinearChecks {
       cuts.append(
         Cut(columnCount: [1, 3, 9][turn / 4 % 3], tiling: nil, inputs: .floats, next: .floats, isNaive: true))
     }
+    // CPU drivers get one stage of each format.
+    if !bench.traits.isCPU || stageIndex == formatIndex % LinearStages.count {
+      cuts += tileCuts(turn: turn, stage: stage, inputs: inputs(turn / 2), next: next(turn))
+    }
     // Coprime steps through the list: one pass over all formats and stages takes in more than all tilings.
     // CPU drivers take long to compile: there, stages take turns from format to format.
     for part in 0..<(bench.traits.isCPU ? (formatIndex + stageIndex) % 2 : 2) {
@@ -105,6 +112,42 @@ struct LinearChecks {
           next: next))
     }
     return cuts
+  }
+}
+
+extension LinearChecks {
+  /// Tiles in registers: formats and stages share out how they are cut.
+  private func tileCuts(turn: Int, stage: Stage, inputs: ProductForm, next: ProductForm) -> [Cut] {
+    let traits = bench.traits
+    let all = LinearTileKernel.Tiling.possible(traits).filter {
+      $0.tileRows.isMultiple(of: next == .bytes ? stage.rowsOfBlock : 2)
+    }
+    // Post norms are over widths that models have.
+    if case .residualProjection(let stage) = stage, stage.postNorm != nil,
+      !stage.weight.rows.count.isMultiple(of: 32)
+    {
+      return []
+    }
+    guard !all.isEmpty else { return [] }
+    return [
+      Cut(
+        columnCount: [9, 17, 1, 33, 70][turn % 5], tiling: nil, inputs: inputs, next: next,
+        tiles: all[turn % all.count])
+    ]
+  }
+}
+
+extension LinearTileKernel.Tiling {
+  /// Those that the kernel chooses on some device, as far as there is room for them, and small ones.
+  static func possible(_ traits: DeviceTraits) -> [LinearTileKernel.Tiling] {
+    let small = [
+      LinearTileKernel.Tiling(threads: 32, rows: 4, columns: 2, columnLanes: 2),
+      LinearTileKernel.Tiling(threads: 32, rows: 2, columns: 4, columnLanes: 1),
+      LinearTileKernel.Tiling(threads: 64, rows: 4, columns: 3, columnLanes: 4),
+      LinearTileKernel.Tiling(threads: 64, rows: 8, columns: 2, columnLanes: 8),
+    ]
+    let large = traits.isCPU ? [] : LinearTileKernel.tilings
+    return (small + large).filter { $0.fits(traits) }
   }
 }
 

@@ -245,17 +245,12 @@ struct MatrixCheck {
         epilogue: stage.queryNorm == nil ? .queryKeyValue : .queryKeyValueNorm, hasBias: weights.bias != 0)
       return product(kernel, push, image: &image)
     }
-    var finish = plain(HeadNormPush())
-    finish.outputs = push.outputs
-    finish.output_stride = push.output_stride
-    finish.step = push.step
-    finish.extras = push.extras
     try bench.check(name, image: image) { commands in
       for product in products { try record(product, commands) }
       guard stage.queryNorm != nil else { return }
       commands.dispatchBarrier()
-      try HeadNormKernel().record(
-        commands, push: finish, rowCount: dispatched, cache: bench.cache)
+      try outputs.recordNorms(
+        commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
       for product in products { outcome.ignore(product.partials) }
       let expected = try ReferenceStages.queryKeyValue(

@@ -50,7 +50,15 @@ extension PipelineVariants {
     }
   }
 
-  /// The kernels that make a product's inputs and finish heads with norms.
+  /// The kernel that finishes heads with norms, behind products of many tokens of either kind.
+  var headNorm: PipelineVariant {
+    let constants = HeadNormKernel().specialization(traits)
+    return PipelineVariant(
+      shader: "headnorm", specialization: constants, pushConstantBytes: MemoryLayout<HeadNormPush>.size,
+      text: "threads \(constants[0])")
+  }
+
+  /// The kernels that make a product's inputs.
   var normalise: [PipelineVariant] {
     guard units != nil else { return [] }
     var seen: Set<[UInt32]> = []
@@ -69,11 +77,6 @@ extension PipelineVariants {
               + (kernel.hasAddend ? ", addend" : "") + (kernel.gathersOutputs ? ", gather" : "")))
       }
     }
-    let constants = HeadNormKernel().specialization(traits)
-    return result + [
-      PipelineVariant(
-        shader: "headnorm", specialization: constants, pushConstantBytes: MemoryLayout<HeadNormPush>.size,
-        text: "threads \(constants[0])")
-    ]
+    return result
   }
 }

@@ -21,9 +21,9 @@ struct PipelineVariants {
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap {
-      [repack($0), random($0)] + embed($0) + linear($0) + naive($0) + matrix($0)
+      [repack($0), random($0)] + embed($0) + linear($0) + tiles($0) + naive($0) + matrix($0)
     } + attention
-      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum]
+      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum, headNorm]
   }
 
   private var cacheWrite: [PipelineVariant] {
@@ -160,13 +160,43 @@ struct PipelineVariants {
           let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
           for isChained in columnCount == 1 ? [false, true] : [true] {
             let variant = PipelineVariant(
-              shader: kernel.shaderName,
+              shader: kernel.shaderName(traits),
               specialization: kernel.specialization(tiling, isChained: isChained, traits: traits),
               pushConstantBytes: MemoryLayout<LinearPush>.size,
               text: "\(use.text), \(form) to \(next), \(LinearTiling(tiling).text)"
                 + (isChained ? ", chained" : ""))
             if seen.insert(variant).inserted { result.append(variant) }
           }
+        }
+      }
+    }
+    return result
+  }
+
+  /// Products of many columns where there are no matrix units.
+  private func tiles(_ type: TensorType) -> [PipelineVariant] {
+    var traits = traits
+    traits.usesTiles = true
+    let format = WeightFormat.of(type)
+    let form = ProductForm([format], traits: traits)
+    var seen: Set<PipelineVariant> = []
+    var result: [PipelineVariant] = []
+    for use in Self.uses {
+      let leaves = [.residual, .residualNorm, .gated].contains(use.epilogue)
+      for (rows, columns) in use.sizes where columns.isMultiple(of: format.repackBlock) {
+        let product = LinearKernel(
+          matrix: DeviceMatrix(format: format, rows: rows, columns: columns, planes: [], rowOffset: 0),
+          epilogue: use.epilogue, hasNorm: use.hasNorm, hasBias: use.hasBias, gathersOutputs: use.gathers,
+          activation: use.activation, inputs: form, next: leaves ? form : .none)
+        for columnCount in [16, 512] {
+          guard let kernel = LinearTileKernel(product, columnCount: columnCount, traits: traits) else {
+            continue
+          }
+          let variant = PipelineVariant(
+            shader: kernel.shaderName, specialization: kernel.specialization(traits),
+            pushConstantBytes: MemoryLayout<LinearPush>.size,
+            text: "\(use.text), \(form), \(kernel.tiling.text)")
+          if seen.insert(variant).inserted { result.append(variant) }
         }
       }
     }
@@ -184,7 +214,7 @@ struct PipelineVariants {
         activation: use.activation, next: leaves ? .floats : .none)
       kernel.isNaive = true
       return PipelineVariant(
-        shader: kernel.shaderName,
+        shader: kernel.shaderName(traits),
         specialization: kernel.specialization(kernel.tiling(columnCount: 1, traits: traits), traits: traits),
         pushConstantBytes: MemoryLayout<LinearPush>.size, text: use.text)
     }

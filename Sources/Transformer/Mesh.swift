@@ -60,13 +60,18 @@ package struct ModelShare: Sendable, Hashable {
   package var layers: Range<Int>
   /// The model's tokens whose logits it computes, and, in the first stage, whose embeddings it looks up.
   package var vocabulary: Range<Int>
+  /// The model's kv heads whose keys and values it keeps: ranks that share one each have it.
+  package var kvHeads: Range<Int>
 
-  package init(mesh: MeshShape, stage: Int, rank: Int, layers: Range<Int>, vocabulary: Range<Int>) {
+  package init(
+    mesh: MeshShape, stage: Int, rank: Int, layers: Range<Int>, vocabulary: Range<Int>, kvHeads: Range<Int>
+  ) {
     self.mesh = mesh
     self.stage = stage
     self.rank = rank
     self.layers = layers
     self.vocabulary = vocabulary
+    self.kvHeads = kvHeads
   }
 
   package var device: Int { stage * mesh.tensor + rank }

@@ -80,6 +80,15 @@ package struct Rope: Sendable, Hashable {
   }
 }
 
+extension Program {
+  /// For each layer, how many positions before a token attention reads; nil for all.
+  package var attentionWindows: [Int?] {
+    stages.compactMap { stage in
+      if case .attention(let attention) = stage { .some(attention.window) } else { nil }
+    }
+  }
+}
+
 /// The heads of an attention layer.
 package struct HeadLayout: Sendable, Hashable {
   package var headCount: Int
@@ -278,7 +287,8 @@ package struct Program: Sendable, Hashable {
     self.share =
       share
       ?? ModelShare(
-        mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize)
+        mesh: MeshShape(), stage: 0, rank: 0, layers: 0..<layerCount, vocabulary: 0..<vocabularySize,
+        kvHeads: 0..<heads.kvHeadCount)
   }
 }
 

@@ -21,12 +21,14 @@ extension Program {
         "a vocabulary of \(vocabularySize) cannot be split over \(mesh.tensor) devices: use fewer with --tensor-parallel"
       )
     }
+    let heads = try headRanges(ranks: mesh.tensor)
     var programs: [Program] = []
     for stage in 0..<mesh.pipeline {
       for rank in 0..<mesh.tensor {
         let share = ModelShare(
-          mesh: mesh, stage: stage, rank: rank, layers: layers[stage], vocabulary: vocabulary[rank])
-        programs.append(try part(share))
+          mesh: mesh, stage: stage, rank: rank, layers: layers[stage], vocabulary: vocabulary[rank],
+          kvHeads: heads[rank].keyValue)
+        programs.append(try part(share, queryHeads: heads[rank].query))
       }
     }
     return programs
@@ -148,12 +150,11 @@ extension Program {
     return ranges
   }
 
-  private func part(_ share: ModelShare) throws(MeshError) -> Program {
+  private func part(_ share: ModelShare, queryHeads: Range<Int>) throws(MeshError) -> Program {
     let splits = share.mesh.tensor > 1
-    let heads = try headRanges(ranks: share.mesh.tensor)[share.rank]
     let hidden = try feedForwardRanges(ranks: share.mesh.tensor)[share.rank]
     let cut = StageCut(
-      whole: self.heads, queryHeads: heads.query, kvHeads: heads.keyValue, hidden: hidden,
+      whole: heads, queryHeads: queryHeads, kvHeads: share.kvHeads, hidden: hidden,
       vocabulary: share.vocabulary, isFirstRank: share.rank == 0)
     var part: [Stage] = []
     if !share.isFirstStage { part.append(.collective(.receive)) }

@@ -85,12 +85,22 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       }
       return
     }
+    var hasFailed = false
+    var lossText: String?
     while let (engine, jobs) = nextWork() {
       for job in jobs { job.run(engine) }
       do {
         if try engine.step() { lock.withLock { isStepWanted = true } }
+        hasFailed = false
       } catch {
         callbacks.log(VKINFER_LOG_ERROR, "\(error)")
+        // What is left is made ready at once, not when the next request comes; whoever waits already goes on then.
+        lock.withLock { if !hasFailed || generatingCount > 0 || !answers.isEmpty { isStepWanted = true } }
+        hasFailed = true
+      }
+      if let text = engine.lossText, text != lossText {
+        lossText = text
+        callbacks.log(VKINFER_LOG_INFO, text)
       }
     }
     unload()

@@ -36,6 +36,7 @@ extension vkinfer_engine_options {
     if directory?.isEmpty == true { options.pipelineCacheDirectory = nil }
     options.overlaps = no_overlap == 0
     options.pacesPrompts = paced != 0
+    options.rebuilds = no_rebuild == 0
     try setPlacement(&options)
     return options
   }
@@ -156,6 +157,7 @@ public func vkinfer_engine_inspect(
       info.memory_peak = UInt64(clamping: engine.deviceMemory.peak)
       info.streamed_bytes = UInt64(clamping: engine.streamedBytes)
       info.device_count = UInt32(clamping: engine.deviceMemories.count)
+      info.lost_count = UInt32(clamping: engine.knownLostDevices.count)
       Arguments.set(&info.device_name, engine.deviceName)
       return info
     }

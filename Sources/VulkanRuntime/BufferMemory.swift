@@ -167,7 +167,7 @@ struct BufferAllocator {
     info.memoryTypeIndex = UInt32(type)
     var memory: VkDeviceMemory?
     let result = withExtendedLifetime(chain) {
-      context.functions.pointee.vkAllocateMemory(context.handle, &info, nil, &memory)
+      context.allocate(&info, &memory)
     }
     try context.check(result, "vkAllocateMemory", subject)
     guard let memory else {

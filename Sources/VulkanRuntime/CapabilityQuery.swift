@@ -92,7 +92,10 @@ struct CapabilityQuery {
       }
       let copiesOnly =
         family.queueFlags & VK_QUEUE_TRANSFER_BIT.rawValue != 0 && family.queueFlags & ~copies == 0
-      if copiesOnly, families.transfer == nil { families.transfer = UInt32(index) }
+      if copiesOnly, families.transfer == nil {
+        families.transfer = UInt32(index)
+        families.transferQueueCount = Int(family.queueCount)
+      }
     }
     return families
   }

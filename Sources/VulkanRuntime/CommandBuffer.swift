@@ -209,6 +209,27 @@ package final class CommandBuffer: @unchecked Sendable {
     context.functions.pointee.vkCmdCopyBuffer(handle, source.handle, destination.handle, 1, &region)
   }
 
+  /// Copies ranges of bytes to the same places of another buffer.
+  package func copy(from source: Buffer, to destination: Buffer, ranges: [Range<Int>]) {
+    guard
+      record(
+        source !== destination
+          && ranges.allSatisfy { range in
+            !range.isEmpty && source.contains(offset: range.lowerBound, byteCount: range.count)
+              && destination.contains(offset: range.lowerBound, byteCount: range.count)
+          },
+        "a copy of \(ranges.count) ranges from \(source.label) to \(destination.label), beyond their ends")
+    else { return }
+    guard !ranges.isEmpty else { return }
+    keepAlive([source, destination])
+    let regions = ranges.map { range in
+      VkBufferCopy(
+        srcOffset: UInt64(range.lowerBound), dstOffset: UInt64(range.lowerBound), size: UInt64(range.count))
+    }
+    context.functions.pointee.vkCmdCopyBuffer(
+      handle, source.handle, destination.handle, UInt32(regions.count), regions)
+  }
+
   /// Fills part of a buffer with a 32-bit value; `offset` and `byteCount` are multiples of 4.
   package func fill(_ buffer: Buffer, offset: Int, byteCount: Int, value: UInt32) {
     guard

@@ -28,6 +28,9 @@ package final class Device: Sendable {
   package let computeQueue: Queue
   /// A queue that only copies, beside the compute queue's work; the compute queue itself where there is none.
   package let transferQueue: Queue
+  /// A second one, for copies to the host, so that neither direction of the link waits for the other; the compute queue
+  /// where there is none.
+  package let returnQueue: Queue
 
   package var physical: PhysicalDevice { context.physical }
   package var capabilities: DeviceCapabilities { context.physical.capabilities }
@@ -35,13 +38,13 @@ package final class Device: Sendable {
   /// Opens `physical` with every optional feature that kernels may use.
   ///
   /// Compiled pipelines are kept in a file in `pipelineCacheDirectory` (nil: not kept); see `savePipelineCache()`.
-  /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can.
+  /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can. `faults` makes allocations fail.
   package init(
     instance: VulkanInstance, physical: PhysicalDevice, pipelineCacheDirectory: String?,
-    captureStatistics: Bool = false
+    captureStatistics: Bool = false, faults: AllocationFaults? = nil
   ) throws(VulkanError) {
     precondition(physical.instance === instance.context, "a physical device of another instance")
-    let context = try DeviceContext(physical: physical)
+    let context = try DeviceContext(physical: physical, faults: faults)
     self.context = context
     capturesStatistics = captureStatistics && physical.capabilities.pipelineExecutableProperties
     pipelineCache = try PipelineCache(context: context, directory: pipelineCacheDirectory)
@@ -50,6 +53,10 @@ package final class Device: Sendable {
     transferQueue =
       context.queueFamilies.count > 1
       ? try Queue(context: context, family: context.queueFamilies[1], computes: false) : computeQueue
+    returnQueue =
+      context.queueFamilies.count > 1 && physical.queueFamilies.transferQueueCount > 1
+      ? try Queue(context: context, family: context.queueFamilies[1], index: 1, computes: false)
+      : computeQueue
   }
 
   /// A buffer of `byteCount` bytes with memory of its own; its contents are undefined.
@@ -96,11 +103,16 @@ package final class Device: Sendable {
 
   /// Records commands for the compute queue and hands them over: they start after all before them.
   package func submit(_ record: (CommandBuffer) throws -> Void) throws {
+    try computeQueue.submit([recordOnce(record)])
+  }
+
+  /// Records commands that the compute queue runs once.
+  package func recordOnce(_ record: (CommandBuffer) throws -> Void) throws -> CommandBuffer {
     let commands = try makeCommandBuffer(queue: computeQueue, reusable: false)
     try commands.begin()
     try record(commands)
     try commands.end()
-    try computeQueue.submit([commands])
+    return commands
   }
 
   /// The same, and waits until they are done.
@@ -130,11 +142,13 @@ package final class Device: Sendable {
   package func waitIdle() throws(VulkanError) {
     try computeQueue.waitIdle()
     if transferQueue !== computeQueue { try transferQueue.waitIdle() }
+    if returnQueue !== computeQueue { try returnQueue.waitIdle() }
   }
 
   /// Lets go of what finished submissions held.
   private func reclaim() {
     computeQueue.reclaim()
     if transferQueue !== computeQueue { transferQueue.reclaim() }
+    if returnQueue !== computeQueue { returnQueue.reclaim() }
   }
 }

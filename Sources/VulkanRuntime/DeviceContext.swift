@@ -10,10 +10,11 @@ final class DeviceContext: Sendable {
   let name: String
   /// The families that buffers are shared between; one if all queues are of one family.
   let queueFamilies: [UInt32]
+  private let faults: AllocationFaults?
   private let allocated = Mutex((now: 0, peak: 0))
   private let allocatedOnHost = Mutex((now: 0, peak: 0))
 
-  init(physical: PhysicalDevice) throws(VulkanError) {
+  init(physical: PhysicalDevice, faults: AllocationFaults? = nil) throws(VulkanError) {
     let name = "device \(physical.index) (\(physical.name))"
     if let reason = physical.unsupportedReason {
       throw VulkanError(kind: .unsupported, description: "\(name) cannot be used: \(reason)")
@@ -37,6 +38,7 @@ final class DeviceContext: Sendable {
     }
     self.physical = physical
     self.name = name
+    self.faults = faults
     self.queueFamilies = queueFamilies
     self.handle = handle
     self.functions = functions
@@ -59,13 +61,16 @@ final class DeviceContext: Sendable {
     }
     defer { for name in names { name?.deallocate() } }
     return withExtendedLifetime(features) {
-      withUnsafePointer(to: Float(1)) { priority in
+      [Float(1), 1].withUnsafeBufferPointer { priorities in
+        let priorities = priorities.baseAddress
         let queues = families.map { family in
           var queue = VkDeviceQueueCreateInfo()
           queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO
           queue.queueFamilyIndex = family
-          queue.queueCount = 1
-          queue.pQueuePriorities = priority
+          // One for each direction of the link.
+          queue.queueCount =
+            family == physical.queueFamilies.transfer && physical.queueFamilies.transferQueueCount > 1 ? 2 : 1
+          queue.pQueuePriorities = priorities
           return queue
         }
         return queues.withUnsafeBufferPointer { queues in
@@ -106,14 +111,22 @@ final class DeviceContext: Sendable {
     }
   }
 
-  // MARK: Accounting of memory
+  // MARK: Memory
+
+  /// vkAllocateMemory.
+  func allocate(_ info: inout VkMemoryAllocateInfo, _ memory: inout VkDeviceMemory?) -> VkResult {
+    if let faults, faults.next() { return VK_ERROR_OUT_OF_DEVICE_MEMORY }
+    return functions.pointee.vkAllocateMemory(handle, &info, nil, &memory)
+  }
 
   func countAllocation(local: Int, host: Int) {
+    faults?.count(local: local, host: host)
     allocated.withLock { $0 = ($0.now + local, max($0.peak, $0.now + local)) }
     allocatedOnHost.withLock { $0 = ($0.now + host, max($0.peak, $0.now + host)) }
   }
 
   func countRelease(local: Int, host: Int) {
+    faults?.count(local: -local, host: -host)
     allocated.withLock { $0.now -= local }
     allocatedOnHost.withLock { $0.now -= host }
   }

@@ -136,6 +136,7 @@ struct QueueFamilies: Sendable, Hashable {
   var compute: UInt32?
   /// One that only copies, if there is one: its copies run beside the compute queue's work.
   var transfer: UInt32?
+  var transferQueueCount = 0
   var timestampBits = 0
 }
 

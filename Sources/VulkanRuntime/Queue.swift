@@ -25,9 +25,10 @@ package final class Queue: Sendable {
     var semaphores: [TimelineSemaphore]
   }
 
-  init(context: DeviceContext, family: UInt32, computes: Bool) throws(VulkanError) {
+  /// - Parameter index: which of its family's queues that the device was made with.
+  init(context: DeviceContext, family: UInt32, index: UInt32 = 0, computes: Bool) throws(VulkanError) {
     var handle: VkQueue?
-    context.functions.pointee.vkGetDeviceQueue(context.handle, family, 0, &handle)
+    context.functions.pointee.vkGetDeviceQueue(context.handle, family, index, &handle)
     guard let handle else { throw VulkanError(VK_ERROR_UNKNOWN, "vkGetDeviceQueue", device: context.name) }
     self.context = context
     self.family = family

@@ -13,17 +13,31 @@ struct AblationOptions: ParsableArguments {
     help: ArgumentHelp(
       "naive takes one plain kernel for all products; a list measures each. Without matrix units.",
       valueName: "naive,sbi"))
-  var linear: LinearList?
+  var linear: ChoiceList<StepMethod.Linear>?
+
+  @Option(
+    help: ArgumentHelp(
+      "Products of many tokens: on matrix units, in tiles in registers, or in columns as those of few tokens; a list measures each. (default: the first of them that the device can do)",
+      valueName: "matrix,tiles,columns"))
+  var gemm: ChoiceList<StepMethod.Gemm>?
 
   /// Whether anything is asked for.
-  var isGiven: Bool { fusion != nil || linear != nil }
+  var isGiven: Bool { fusion != nil || linear != nil || gemm != nil }
 
-  /// Every combination that is asked for. Matrix units, which belong to neither, are left out of comparisons.
+  /// Every combination that is asked for. What belongs to neither is left out of comparisons of fusion and of products
+  /// of few tokens.
   var methods: [StepMethod] {
-    (fusion?.values ?? [true]).flatMap { fuses in
-      (linear?.values ?? [.sbi]).map { linear in
-        StepMethod(fuses: fuses, linear: linear, usesMatrixUnits: !isGiven)
+    let others: [StepMethod.Gemm?] = fusion == nil && linear == nil ? [nil] : [.columns]
+    return (fusion?.values ?? [true]).flatMap { fuses in
+      (linear?.values ?? [.sbi]).flatMap { linear in
+        (gemm?.values ?? others).map { StepMethod(fuses: fuses, linear: linear, gemm: $0) }
       }
+    }
+  }
+
+  func validate() throws {
+    if gemm != nil, methods.contains(where: { !$0.isFast }) {
+      throw ValidationError("--gemm belongs to fused steps: leave out --fusion off and --linear naive")
     }
   }
 }
@@ -40,24 +54,7 @@ struct FusionList: ExpressibleByArgument {
   }
 }
 
-/// "naive,sbi".
-struct LinearList: ExpressibleByArgument {
-  var values: [StepMethod.Linear] = []
-
-  init(_ values: [StepMethod.Linear]) {
-    self.values = values
-  }
-
-  var defaultValueDescription: String { values.map(\.rawValue).joined(separator: ",") }
-
-  init?(argument: String) {
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let value = StepMethod.Linear(rawValue: String(part)) else { return nil }
-      values.append(value)
-    }
-  }
-}
-
 extension StepMethod {
   var fusionText: String { fuses ? "on" : "off" }
+  var gemmText: String { gemm?.rawValue ?? "usual" }
 }

@@ -55,6 +55,13 @@ struct BenchModel: ParsableCommand {
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
+  @Option(
+    help: ArgumentHelp(
+      "Keys and values in host memory, brought to the device layer by layer: auto (as many as do not fit), on (all) or off; "
+        + "a list measures each.",
+      valueName: "when"))
+  var kvOffload = ChoiceList<KVOffload>([.auto])
+
   @OptionGroup var cache: CacheOptions
 
   @OptionGroup var common: BenchOptions
@@ -82,12 +89,14 @@ struct BenchModel: ParsableCommand {
     }
   }
 
-  private static func columns(isAblation: Bool) -> [Report.Column] {
+  private static func columns(isAblation: Bool, isOffload: Bool) -> [Report.Column] {
     [
       Report.Column(key: "model", title: "model", width: 24, isHidden: true),
       Report.Column(key: "test", title: "test", width: 28),
       Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: !isAblation),
       Report.Column(key: "linear", title: "linear", width: 6, isHidden: !isAblation),
+      Report.Column(key: "gemm", title: "gemm", width: 7, isHidden: !isAblation),
+      Report.Column(key: "kv_offload", title: "kv", width: 4, isHidden: !isOffload),
       Report.Column(key: "kind", title: "kind", width: 6, isHidden: true),
       Report.Column(key: "tokens", title: "tokens", width: 6, isHidden: true),
       Report.Column(key: "depth", title: "depth", width: 6, isHidden: true),
@@ -109,6 +118,7 @@ struct BenchModel: ParsableCommand {
     Report.Column(key: "batch", title: "batch", width: 5, isHidden: true),
     Report.Column(key: "fusion", title: "fusion", width: 6, isHidden: true),
     Report.Column(key: "linear", title: "linear", width: 6, isHidden: true),
+    Report.Column(key: "gemm", title: "gemm", width: 7, isHidden: true),
     Report.Column(key: "stage", title: "stage", width: 22),
     Report.Column(key: "count", title: "count", width: 5),
     Report.Column(key: "microseconds", title: "us", width: 10),
@@ -123,7 +133,9 @@ struct BenchModel: ParsableCommand {
     // What is wrong with them is said before anything is measured.
     let subjects = try subjects()
     let benchmark = try common.open()
-    let report = Report(style: common.style, columns: Self.columns(isAblation: ablation.isGiven))
+    let report = Report(
+      style: common.style,
+      columns: Self.columns(isAblation: ablation.isGiven, isOffload: kvOffload.values != [.auto]))
     let plans = Report(style: common.style, columns: Self.planColumns)
     let progress = Progress()
     defer { progress.clear() }
@@ -134,21 +146,30 @@ struct BenchModel: ParsableCommand {
       "device   \(benchmark.name), a kernel reads \(Format.decimal(bandwidth.median / 1e9, 1)) GB/s")
     var models: [JSON] = []
     var variants = VariantNotes()
-    for (model, method) in subjects.flatMap({ model in ablation.methods.map { (model, $0) } }) {
-      let subject = try load(model, method, on: benchmark, progress: progress)
+    for (model, method, offload) in subjects.flatMap({ model in
+      ablation.methods.flatMap { method in kvOffload.values.map { (model, method, $0) } }
+    }) {
+      let subject = try load(model, method, offload, on: benchmark, progress: progress)
       progress.clear()
       try report.note(
         "model    \(model.path)"
-          + (ablation.isGiven ? ", fusion \(method.fusionText), linear \(method.linear)" : "")
+          + (ablation.isGiven
+            ? ", fusion \(method.fusionText), linear \(method.linear), gemm \(method.gemmText)" : "")
           + ", loaded in \(Format.decimal(subject.loadSeconds, 2)) s, "
           + "\(Format.bytes(subject.weightBytes)) of weights a step")
       if let text = subject.placementText { try report.note("weights  \(text)") }
+      if let cache = subject.cacheStreaming {
+        let text = StreamText.prediction(
+          cache, weights: subject.streaming, positions: depth.counts.max() ?? 1)
+        try report.note("cache    \(text)")
+      }
       for text in StreamText.predictions(subject.streaming.map { [$0] } ?? []) {
         try report.note("stream   \(text)")
       }
       report.startTable()
       let runner = Runner(
-        command: self, subject: subject, method: method, bandwidth: bandwidth.median, progress: progress)
+        command: self, subject: subject, method: method, offload: offload, bandwidth: bandwidth.median,
+        progress: progress)
       try runner.measure(report)
       if plan { try runner.profile(plans) }
       if subject.placementText != nil {
@@ -159,7 +180,8 @@ struct BenchModel: ParsableCommand {
       models.append(
         .object([
           ("model", .string(model.path)), ("fusion", .string(method.fusionText)),
-          ("linear", .string(method.linear.rawValue)), ("load_seconds", .double(subject.loadSeconds)),
+          ("linear", .string(method.linear.rawValue)), ("gemm", .string(method.gemmText)),
+          ("load_seconds", .double(subject.loadSeconds)),
           ("weight_bytes", .int(subject.weightBytes)),
         ]))
       if common.verbose { variants.noteNew(benchmark) }
@@ -182,12 +204,14 @@ struct BenchModel: ParsableCommand {
   }
 
   private func load(
-    _ model: LanguageModel, _ method: StepMethod, on benchmark: BenchmarkDevice, progress: Progress
+    _ model: LanguageModel, _ method: StepMethod, _ offload: KVOffload, on benchmark: BenchmarkDevice,
+    progress: Progress
   ) throws -> ModelBenchmark {
     var workload = ModelWorkload(
       prompts: prompt.counts.filter { $0 > 0 }, depths: tokens > 0 || plan ? depth.counts : [],
       batches: [1], tokens: tokens, tunes: !noTuning, overlaps: !noOverlap, method: method,
-      memory: memory.options, cacheType: cache.kvType)
+      memory: memory.options, cacheType: cache.kvType
+    ).offloading(offload)
     switch batch {
     case .counts(let list): workload.batches = list.counts
     case .largest:
@@ -207,6 +231,7 @@ struct BenchModel: ParsableCommand {
     let command: BenchModel
     let subject: ModelBenchmark
     let method: StepMethod
+    let offload: KVOffload
     /// Bytes a second that a kernel reads.
     let bandwidth: Double
     let progress: Progress
@@ -222,7 +247,7 @@ struct BenchModel: ParsableCommand {
           [
             .text(subject.model.path), .text("prompt \(count)"),
           ] + methodCells + [
-            .text("prompt"), .count(count), .count(0),
+            .text(offload.rawValue), .text("prompt"), .count(count), .count(0),
             .count(1),
           ] + Self.cells(speed) + [
             .none, .none, .number(subject.promptOperations(count) / seconds.median / 1e12, decimals: 2),
@@ -243,20 +268,24 @@ struct BenchModel: ParsableCommand {
             .text(subject.model.path),
             .text("decode \(command.tokens) after \(depth)" + (batch > 1 ? " x \(batch)" : "")),
           ] + methodCells + [
-            .text("decode"), .count(command.tokens), .count(depth), .count(batch),
+            .text(offload.rawValue), .text("decode"), .count(command.tokens), .count(depth), .count(batch),
           ] + Self.cells(seconds.map { Double(batch) / $0 }) + [
             .number(bytes / 1e9, decimals: 1), .number(bytes / bandwidth * 100, decimals: 1), .none,
-          ] + link(seconds))
+          ] + link(seconds, depth: depth, batch: batch))
       }
     }
 
     /// What a step brings to the device a second, and how that compares with a copy alone.
-    private func link(_ seconds: Samples) -> [Report.Cell] {
-      guard let figures = subject.streaming, figures.linkRate > 0 else { return [.none, .none] }
-      let rate = Double(figures.hostBytes + figures.fileBytes) / seconds.median
-      return [
-        .number(rate / 1e9, decimals: 1), .number(rate / figures.linkRate * 100, decimals: 1),
-      ]
+    private func link(_ seconds: Samples, depth: Int, batch: Int) -> [Report.Cell] {
+      let (weights, cache) = (subject.streaming, subject.cacheStreaming)
+      let alone = max(weights?.linkRate ?? 0, cache?.linkRate ?? 0)
+      guard alone > 0 else { return [.none, .none] }
+      let middle = depth + command.tokens / 2
+      let bytes =
+        (weights.map { $0.hostBytes + $0.fileBytes } ?? 0)
+        + (cache?.byteCount(positions: middle, sequences: batch) ?? 0)
+      let rate = Double(bytes) / seconds.median
+      return [.number(rate / 1e9, decimals: 1), .number(rate / alone * 100, decimals: 1)]
     }
 
     /// With --verbose, says what link and disk did meanwhile.
@@ -301,7 +330,9 @@ struct BenchModel: ParsableCommand {
       }
     }
 
-    private var methodCells: [Report.Cell] { [.text(method.fusionText), .text(method.linear.rawValue)] }
+    private var methodCells: [Report.Cell] {
+      [.text(method.fusionText), .text(method.linear.rawValue), .text(method.gemmText)]
+    }
 
     private func forEachStep(_ body: (_ depth: Int, _ batch: Int) throws -> Void) throws {
       for depth in command.depth.counts {

@@ -14,8 +14,9 @@ struct BenchShaders: ParsableCommand {
       each number of --columns (tokens at once: from 64 on those of one prompt, below of as many sequences), \
       attention after each --depth, and sampling. Weights rotate over so many copies that no cache serves them. \
       Times are of the device's clock, a dispatch with the barrier behind it; percentages are of what a kernel that \
-      only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones; --tilings tries \
-      every sound tiling of the matrix products instead, and shows the fastest below the default.
+      only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones, --gemm \
+      matrix,tiles,columns those for many columns; --tilings tries every sound tiling of the matrix products \
+      instead, and shows the fastest below the default.
       """)
 
   @Option(help: ArgumentHelp("Only what has this in its name.", valueName: "text"))
@@ -38,7 +39,12 @@ struct BenchShaders: ParsableCommand {
   var depth = CountList([64, 8192])
 
   @Option(help: ArgumentHelp("Which kernels compute products, as a list.", valueName: "naive,sbi"))
-  var linear = LinearList([.sbi])
+  var linear = ChoiceList<StepMethod.Linear>([.sbi])
+
+  @Option(
+    help: ArgumentHelp(
+      "Which kernels compute products of many columns, as a list.", valueName: "matrix,tiles,columns"))
+  var gemm: ChoiceList<StepMethod.Gemm>?
 
   @Flag(help: "Compare the tilings of matrix products.")
   var tilings = false
@@ -57,7 +63,14 @@ struct BenchShaders: ParsableCommand {
     guard !tilings || linear.values == [.sbi] else {
       throw ValidationError("--tilings compares cuts of the tuned kernels: leave --linear out")
     }
+    guard gemm == nil || (!tilings && linear.values == [.sbi]) else {
+      throw ValidationError("--gemm compares the tuned kernels: leave --linear and --tilings out")
+    }
     guard (1...1000).contains(best) else { throw ValidationError("--best must be from 1 to 1000") }
+  }
+
+  private var methods: [StepMethod] {
+    gemm?.values.map { StepMethod(gemm: $0) } ?? linear.values.map { StepMethod(linear: $0) }
   }
 
   private var reportColumns: [Report.Column] {
@@ -121,8 +134,8 @@ struct BenchShaders: ParsableCommand {
         if tilings {
           try kernels.tilings(type, columns: columns.counts, count: best) { try add($0, shape: shape.name) }
         } else {
-          for linear in linear.values {
-            try kernels.weights(type, columns: columns.counts, method: StepMethod(linear: linear)) {
+          for method in methods {
+            try kernels.weights(type, columns: columns.counts, method: method) {
               try add($0, shape: shape.name)
             }
           }

@@ -60,6 +60,9 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
+  @OptionGroup(title: "Memory")
+  var offload: OffloadOptions
+
   @Flag(help: "Write one JSON object instead of the text.")
   var json = false
 
@@ -129,6 +132,7 @@ struct Generate: ParsableCommand {
     options.tunes = !noTuning
     options.overlaps = !noOverlap
     options.memory = memory.options
+    options.memory.kvOffload = offload.kvOffload
     options.cacheType = cache.kvType
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
@@ -141,9 +145,15 @@ struct Generate: ParsableCommand {
 
     let before = loaded.engine.streaming
     let watches = verbose ? loaded.engine.watchStreams() : []
+    let (cacheBefore, begin) = (loaded.engine.cacheStreaming, ContinuousClock.now)
     let outcome = Result { try stream(request, on: loaded.engine) }
-    let activities = zip(watches, zip(before, loaded.engine.streaming)).map { watch, figures in
+    var activities = zip(watches, zip(before, loaded.engine.streaming)).map { watch, figures in
       StreamText.activity(from: figures.0, to: figures.1, watch.end())
+    }
+    if verbose, let cacheBefore, let after = loaded.engine.cacheStreaming {
+      activities.append(
+        StreamText.activity(
+          from: cacheBefore, to: after, seconds: (ContinuousClock.now - begin) / .seconds(1)))
     }
     let result = try outcome.get()
     loaded.savePipelines(verbose: verbose)
@@ -254,6 +264,11 @@ struct Generate: ParsableCommand {
     Output.note("device   \(loaded.deviceText)")
     if let text = engine.placementText { Output.note("weights  \(text)") }
     for text in StreamText.predictions(engine.streaming) { Output.note("stream   \(text)") }
+    if let cache = engine.cacheStreaming {
+      let text = StreamText.prediction(
+        cache, weights: engine.streaming.first, positions: engine.contextLength)
+      Output.note("cache    \(text)")
+    }
     for text in activities { Output.note("busy     \(text)") }
     if verbose, let text = StreamText.comparison(engine.streaming, measured: result.decodeTokensPerSecond) {
       Output.note("rate     \(text)")

@@ -43,6 +43,11 @@ extension Generate {
       Output.note("device   \(loaded.deviceText)")
       if let text = loaded.engine.placementText { Output.note("weights  \(text)") }
       for text in StreamText.predictions(loaded.engine.streaming) { Output.note("stream   \(text)") }
+      if let cache = loaded.engine.cacheStreaming {
+        let text = StreamText.prediction(
+          cache, weights: loaded.engine.streaming.first, positions: loaded.engine.contextLength)
+        Output.note("cache    \(text)")
+      }
       let returned = loaded.engines.reduce(0) { $0 + $1.returnedPages }
       if verbose, returned > 0 {
         Output.note("cache    \(Format.count(returned, "page")) went to host memory and came back")
@@ -113,7 +118,8 @@ final class GenerateMany: Sendable {
     }
     var hasMore = true
     while hasMore {
-      hasMore = try engine.step()
+      // Requests that an error concerns are told of it; others may go on, on devices that are left.
+      hasMore = (try? engine.step()) ?? true
       let news = events.withLock { events in
         defer { events = [] }
         return events
@@ -129,6 +135,7 @@ final class GenerateMany: Sendable {
         case .failed(let error): try fail(index, error)
         }
       }
+      if done == requests.count { hasMore = false }
       let seconds = (ContinuousClock.now - start) / .seconds(1)
       progress.draw(
         "generating", done: done, total: requests.count,

@@ -204,7 +204,7 @@ struct MemoryBudgetOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Copies of weights ahead of the one computed with; 0 is none (default: as many as there is room for).",
+      "Copies of weights ahead of the one computed with; 0 is none (default: as many as it takes).",
       valueName: "count"))
   var prefetch: Int?
 
@@ -235,6 +235,18 @@ struct MemoryBudgetOptions: ParsableArguments {
     throw ValidationError("\"\(text)\" is no amount of memory: use one such as 640MB or 8GB")
   }
 }
+
+/// Where keys and values are that the device has no room for.
+struct OffloadOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Keys and values in host memory, brought to the device layer by layer: auto (as many as a context that does not fit "
+        + "takes), on (all) or off.",
+      valueName: "when"))
+  var kvOffload = KVOffload.auto
+}
+
+extension KVOffload: ExpressibleByArgument {}
 
 extension WeightsFrom: ExpressibleByArgument {}
 

@@ -35,6 +35,9 @@ struct Perplexity: ParsableCommand {
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
+  @OptionGroup(title: "Memory")
+  var offload: OffloadOptions
+
   @Flag(help: "Write one JSON object instead of the figure.")
   var json = false
 
@@ -65,6 +68,7 @@ struct Perplexity: ParsableCommand {
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)
     options.memory = memory.options
+    options.memory.kvOffload = offload.kvOffload
     options.cacheType = cache.kvType
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
 

@@ -18,6 +18,27 @@ enum StreamText {
     }
   }
 
+  /// What keys and values in host memory allow, beside weights that stream.
+  static func prediction(_ cache: CacheStreamFigures, weights: StreamFigures?, positions: Int) -> String {
+    let bytes = cache.byteCount(positions: positions)
+    let rate = weights.map { max($0.linkRate, cache.linkRate) } ?? cache.linkRate
+    let linkSeconds = Double(bytes + (weights.map { $0.hostBytes + $0.fileBytes } ?? 0)) / max(rate, 1)
+    let seconds = max(linkSeconds, weights?.stepSeconds ?? 0)
+    return
+      "the link copies \(self.rate(cache.linkRate)), "
+      + "a step for one sequence after \(Format.count(positions, "token")) brings "
+      + "\(Format.bytes(bytes)) of keys and values: at most \(Format.decimal(1 / seconds, 2)) tokens/s"
+  }
+
+  /// How much of keys and values moved, in `seconds`.
+  static func activity(
+    from before: CacheStreamFigures, to after: CacheStreamFigures, seconds: Double
+  ) -> String {
+    let (arrived, returned) = (after.inBytes - before.inBytes, after.outBytes - before.outBytes)
+    return "keys and values \(rate(Double(arrived) / max(seconds, 1e-9))) to the device, "
+      + "\(rate(Double(returned) / max(seconds, 1e-9))) back"
+  }
+
   /// How busy link and disk were between two looks, and what the device waited for meanwhile.
   static func activity(from before: StreamFigures, to after: StreamFigures, _ times: StreamTimes) -> String {
     let seconds = max(times.total - times.idle, 1e-9)
@@ -33,6 +54,9 @@ enum StreamText {
     text +=
       "\(percent(times.computing / seconds)), waited \(percent(times.waitingForLink / seconds)) for the link"
     if after.fileBytes > 0 { text += " and \(percent(times.waitingForDisk / seconds)) for the disk" }
+    let depth = after.prefetch
+    text += "; copies ran up to \(Format.count(depth.depth, "unit")) ahead"
+    text += depth.isFixed ? ", as asked for" : " of \(depth.most) that there is room for"
     return text
   }
 

@@ -1,5 +1,5 @@
-/* One model on several devices, the same one named several times: mesh MODEL. Texts and logits are those of one device;
- * what cannot be is an error. */
+/* One model on several devices, the same one named several times: mesh MODEL FOLDER. Texts and logits are those of one
+ * device, states go from any to any; what cannot be is an error. */
 #include <math.h>
 #include "check.h"
 
@@ -53,6 +53,36 @@ static void generate(vkinfer_engine *engine, int32_t tokens[2][512], float *logi
   OK(vkinfer_session_close(sessions[0]));
 }
 
+/* Saves the beginning of a text. */
+static void save(vkinfer_engine *engine, const char *path, int32_t tokens[512], size_t length) {
+  vkinfer_session *session;
+  OK(vkinfer_session_open(engine, &session));
+  OK(vkinfer_session_feed(session, tokens, length));
+  OK(vkinfer_session_save(session, path));
+  OK(vkinfer_session_close(session));
+}
+
+/* A fresh engine goes on with a state, with all of its full pages, as the one that saved it would have. */
+static void go_on(
+    vkinfer_model *model, const char *path, const char *mesh, uint32_t tensor, uint32_t pipeline,
+    const int32_t tokens[512], size_t length, size_t more) {
+  static int32_t found[512];
+  vkinfer_engine *engine = open_mesh(model, mesh, tensor, pipeline);
+  vkinfer_session *session;
+  vkinfer_generation_options options = tokens_wanted((int32_t)more);
+  vkinfer_result result = {sizeof result, 0, 0, 0, 0, 0, 0};
+  size_t count;
+  OK(vkinfer_session_open(engine, &session));
+  OK(vkinfer_session_restore(session, path));
+  OK(vkinfer_session_run(session, &options, NULL, NULL));
+  OK(vkinfer_session_tokens(session, found, 512, &count));
+  EXPECT(count == length + more && memcmp(found, tokens, count * sizeof found[0]) == 0);
+  OK(vkinfer_session_result(session, &result));
+  EXPECT(result.shared_tokens == length / 32 * 32);
+  STATUS(vkinfer_session_restore(session, "/dev/null"), VKINFER_ERROR_FILE);
+  OK(vkinfer_engine_close(engine));
+}
+
 int main(int count, char **arguments) {
   static const struct {
     const char *mesh;
@@ -60,11 +90,16 @@ int main(int count, char **arguments) {
   } shapes[] = {{"0,0", 0, 0, 2}, {"0,0", 1, 2, 2}, {NULL, 2, 2, 4}};
   static int32_t wanted[2][512], tokens[2][512];
   static float wanted_logits[259], logits[259];
-  EXPECT(count == 2);
+  EXPECT(count == 3);
+  char path[512], mesh_path[512];
+  snprintf(path, sizeof path, "%s/state-of-one", arguments[2]);
+  snprintf(mesh_path, sizeof mesh_path, "%s/state-of-a-mesh", arguments[2]);
+  const size_t length = sizeof prompt - 1 + 4, more = 8; /* the prompt, and some of what came after it */
   vkinfer_model *model;
   OK(vkinfer_model_open(arguments[1], &model));
   vkinfer_engine *engine = open_mesh(model, NULL, 0, 0);
   generate(engine, wanted, wanted_logits);
+  save(engine, path, wanted[0], length);
   OK(vkinfer_engine_close(engine));
   for (size_t index = 0; index < sizeof shapes / sizeof shapes[0]; index++) {
     engine = open_mesh(model, shapes[index].mesh, shapes[index].tensor, shapes[index].pipeline);
@@ -76,7 +111,9 @@ int main(int count, char **arguments) {
     EXPECT(distance(logits, wanted_logits, 259) < 1e-4);
     EXPECT(memcmp(tokens, wanted, sizeof tokens) == 0);
     vkinfer_session *last = open_session(engine, prompt);
-    STATUS(vkinfer_session_save(last, "/dev/null"), VKINFER_ERROR_ARGUMENT);
+    save(engine, mesh_path, tokens[0], length);
+    go_on(model, mesh_path, NULL, 0, 0, wanted[0], length, more);
+    go_on(model, path, shapes[index].mesh, shapes[index].tensor, shapes[index].pipeline, wanted[0], length, more);
     /* Closed at work. */
     vkinfer_generation_options options = tokens_wanted(100);
     OK(vkinfer_session_start(last, &options));

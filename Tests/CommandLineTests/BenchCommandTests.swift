@@ -79,9 +79,12 @@ struct BenchCommandTests {
     let lines = outcome.output.split(separator: "\n")
     #expect(lines.count == 2)
     #expect(
-      lines.first?.hasPrefix("model,test,fusion,linear,kind,tokens,depth,batch,tokens_per_second,") == true)
+      lines.first?.hasPrefix(
+        "model,test,fusion,linear,gemm,kv_offload,kind,tokens,depth,batch,tokens_per_second,") == true)
     // The shape has commas in its name.
-    #expect(lines.last?.hasPrefix("\"\(Self.shape) f32\",decode 2 after 64,on,sbi,decode,2,64,1,") == true)
+    #expect(
+      lines.last?.hasPrefix("\"\(Self.shape) f32\",decode 2 after 64,on,sbi,usual,auto,decode,2,64,1,")
+        == true)
   }
 
   @Test func kernelsAreFoundByName() throws {

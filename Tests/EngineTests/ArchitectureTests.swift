@@ -36,6 +36,12 @@ struct ArchitectureTests {
     try check(architecture: architecture, promptChunk: 3, method: method)
   }
 
+  /// Prompts in tiles in registers, which CPU drivers take only if asked for. Gemma has every norm there is.
+  @Test(arguments: ["llama", "gemma3"])
+  func tilesEqualTransformers(architecture: String) throws {
+    try check(architecture: architecture, promptChunk: 64, method: StepMethod(gemm: .tiles))
+  }
+
   private func check(architecture: String, promptChunk: Int, method: StepMethod = StepMethod()) throws {
     let file = TestModels.fixture("\(architecture).json", in: "ReferenceTests")
     let expected = try JSONDecoder().decode(Expected.self, from: Data(contentsOf: file))

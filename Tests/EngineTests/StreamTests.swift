@@ -144,6 +144,26 @@ struct StreamTests {
     }
   }
 
+  @Test func copiesRunFurtherAheadWhereTheDeviceWaitsForThem() throws {
+    let path = try Self.file(.q8_0, "depth")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let isSlow = Atomic(false)
+    var reading = ReadOptions()
+    reading.fault = { result in
+      if isSlow.load(ordering: .relaxed) { usleep(3000) }
+      return nil
+    }
+    let engine = try Self.engine(path, gpu: 13_000_000, from: .file, reading: reading)
+    func depth() throws -> PrefetchDepth { try #require(engine.streaming.first).prefetch }
+    let expected = try engine.generate(Self.request).tokens
+    isSlow.store(true, ordering: .relaxed)
+    for _ in 0..<4 { #expect(try engine.generate(Self.request).tokens == expected) }
+    #expect(try depth().depth == depth().most && !depth().isFixed)
+    let fixed = try Self.engine(path, gpu: 13_000_000, from: .file, prefetch: 1, reading: reading)
+    #expect(try fixed.generate(Self.request).tokens == expected)
+    #expect(try #require(fixed.streaming.first).prefetch.depth == 1)
+  }
+
   @Test func allWaysOfReadingGiveTheSameTokens() throws {
     let path = try Self.file(.q5_1, "ways")
     defer { try? FileManager.default.removeItem(atPath: path) }

@@ -89,7 +89,7 @@ library_programs() {
   local tiny=$library_work/tiny.gguf
   library_run "$library_work/arguments" "$tiny" || return
   library_run "$library_work/state" "$tiny" "$library_work/states" || return
-  library_run "$library_work/mesh" "$tiny" || return
+  library_run "$library_work/mesh" "$tiny" "$library_work/states" || return
   library_run "$library_work/embedding" "$tiny" || return
   library_run "$library_work/stress" "$tiny" 32 20 "$library_work/states" || return
   library_run "$library_work/minimal-sanitized" "$tiny" >/dev/null || return

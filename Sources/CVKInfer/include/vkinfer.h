@@ -18,6 +18,12 @@
  * A buffer comes with its capacity in elements; the count that is needed is always told, and a buffer that is too small
  * is VKINFER_ERROR_BUFFER. A NULL buffer with capacity 0 asks for the count alone and succeeds.
  *
+ * Failing devices. A device that fails ends generations under way (VKINFER_FINISH_FAILED); those that wait go on, and the
+ * engine stays usable. Of a mesh, devices may be lost for good: the engine then loads the model onto those that are left,
+ * on its own thread, as tensor_parallel times pipeline_parallel of them as fit; generations that are started meanwhile wait.
+ * vkinfer_engine_inspect tells what it runs on then (the context may be shorter), the log says so, and sessions keep their
+ * texts. Where no device can go on, everything that needs one returns VKINFER_ERROR_DEVICE.
+ *
  * Threads. Every function can be called from any thread at any time, also with the same handle, and needs a stack of
  * 64 KiB at most. An engine has one thread of its own, which does all the work on the device; signals are blocked there.
  * Pointers inside a vkinfer_token stay valid until the next call of vkinfer_session_next, vkinfer_session_run,
@@ -204,7 +210,7 @@ typedef struct vkinfer_engine_options {
   int32_t no_overlap;         /* 1: a stage of a token waits for the one before, also on devices that need not */
   int32_t paced;              /* 1: texts get tokens evenly while prompts come; steps then depend on time */
   uint32_t pooling;           /* VKINFER_POOLING_*: what embeddings are made of */
-  uint32_t reserved;
+  int32_t no_rebuild;         /* 1: an engine that loses a device of its mesh does not go on with those left */
 } vkinfer_engine_options;
 
 #define VKINFER_WEIGHTS_AUTO 0 /* from host memory as far as that goes */
@@ -237,8 +243,8 @@ typedef struct vkinfer_engine_info {
   uint64_t memory_peak;  /* the most that ever was */
   char device_name[256];
   uint64_t streamed_bytes; /* of weights, that every step brings to the device */
-  uint32_t device_count;   /* of the mesh; 1 without one */
-  uint32_t reserved;
+  uint32_t device_count;   /* of the mesh; 1 without one. Fewer after some were lost; 0 if none runs the model any more */
+  uint32_t lost_count;     /* devices of the mesh that were lost */
 } vkinfer_engine_info;
 
 vkinfer_status vkinfer_engine_inspect(vkinfer_engine *engine, vkinfer_engine_info *info);
@@ -350,14 +356,15 @@ vkinfer_status vkinfer_session_result(vkinfer_session *session, vkinfer_result *
  * text stays as it is, and must be shorter than the context. VKINFER_ERROR_STATE while it generates. */
 vkinfer_status vkinfer_session_logits(vkinfer_session *session, float *logits, size_t capacity, size_t *count);
 
-/* Writes the text and what the engine knows of its keys and values to a file, whole or not at all.
- * VKINFER_ERROR_STATE while it generates; VKINFER_ERROR_ARGUMENT on a mesh, where neither this nor restoring is possible
- * so far. */
+/* Writes the text and what the engine knows of its keys and values to a file, whole or not at all. The file does not
+ * depend on the devices: what a mesh has saved, one device or another mesh can restore, and the other way.
+ * VKINFER_ERROR_STATE while it generates. */
 vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
 
 /* Replaces the text by that of a file of vkinfer_session_save, and hands its keys and values to the engine: generation
- * goes on without computing the prompt again. The file must be of the same model (VKINFER_ERROR_MODEL otherwise); a
- * damaged one is VKINFER_ERROR_FILE. A file made on purpose can make the model say anything: restore those you trust. */
+ * goes on without computing the prompt again. The file must be of the same model and the same kv_type (VKINFER_ERROR_MODEL
+ * otherwise), its text no longer than the context (VKINFER_ERROR_PROMPT); a damaged one is VKINFER_ERROR_FILE. After an
+ * error the session is as before. A file made on purpose can make the model say anything: restore those you trust. */
 vkinfer_status vkinfer_session_restore(vkinfer_session *session, const char *path);
 
 /* The text's embedding: as many numbers as vkinfer_model_info.width, computed now, with other sessions. It is the state of
