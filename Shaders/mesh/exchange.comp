@@ -12,7 +12,12 @@ layout(constant_id = 1) const uint PATIENCE = 1u << 24;  // looks
 
 layout(push_constant) uniform Push { ExchangePush push; };
 
-// The status lies in host memory, where looks take long.
+// The status lies in host memory, where looks take long, and what is written holds up the barrier after it: it is looked at
+// now and then, and the host is told how far the device is only at the ends of steps and where waits are long.
+const uint LOOKS = 64;
+
+void report(uint count) { atomicStore(push.status.at[MESH_STATUS_COUNT], count, gl_ScopeDevice, 0, 0); }
+
 bool is_given_up() {
   return (atomicLoad(push.status.at[MESH_STATUS_ABANDONED], gl_ScopeDevice, 0, 0)
       | atomicLoad(push.status.at[MESH_STATUS_GAVE_UP], gl_ScopeDevice, 0, 0)) != 0;
@@ -23,7 +28,7 @@ void main() {
   if (push.reached != 0 && gl_LocalInvocationIndex == 0) {
     memoryBarrier(gl_ScopeDevice, gl_StorageSemanticsBuffer, gl_SemanticsRelease | gl_SemanticsMakeAvailable);
     atomicStore(push.flags.at[push.own * FLAG_WORDS], base + push.reached, gl_ScopeDevice, 0, 0);
-    atomicStore(push.status.at[MESH_STATUS_COUNT], base + push.reached, gl_ScopeDevice, 0, 0);
+    if (push.reports != 0) report(base + push.reached);
   }
   uint wanted = base + push.wanted;
   if (push.wanted == 0) {
@@ -35,7 +40,8 @@ void main() {
     if (peer == push.own) continue;
     uint looks = 0;
     while (int(atomicLoad(push.flags.at[peer * FLAG_WORDS], gl_ScopeDevice, 0, 0) - wanted) < 0) {
-      if (++looks % 64 != 0) continue;
+      if (++looks % LOOKS != 0) continue;
+      if (looks == LOOKS && push.reached != 0) report(base + push.reached);
       if (is_given_up()) break;
       if (looks < PATIENCE) continue;
       atomicStore(push.status.at[MESH_STATUS_GAVE_UP], 1 + peer, gl_ScopeDevice, 0, 0);

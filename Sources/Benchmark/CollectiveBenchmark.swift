@@ -33,11 +33,13 @@ package final class CollectiveBenchmark {
   /// Seconds of one operation with `byteCount` bytes of float32 for each rank, and its bytes: a whole number of quads
   /// for each rank.
   package func run(
-    _ collective: Collective, byteCount: Int, transport: MeshTransport, repetitions: Int, checkpoint: () throws -> Void
+    _ collective: Collective, byteCount: Int, transport: MeshTransport, repetitions: Int,
+    checkpoint: () throws -> Void
   ) throws -> (seconds: Samples, byteCount: Int, traffic: Double) {
     let unit = 16 * devices.count
     let byteCount = max(unit, byteCount / unit * unit)
-    let group = try CollectiveGroup(devices: devices, caches: caches, floats: byteCount / 4, transport: transport)
+    let group = try CollectiveGroup(
+      devices: devices, caches: caches, floats: byteCount / 4, transport: transport)
     let count = max(1, min(Self.most, Self.mostBytes / byteCount))
     let recording = try group.record(collective, count: byteCount / 4, repetitions: count)
     let start = ContinuousClock.now

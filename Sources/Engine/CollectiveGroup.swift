@@ -28,7 +28,10 @@ package final class CollectiveGroup {
   /// - Parameters:
   ///   - floats: most of a collective, of each rank.
   ///   - transport: where devices leave things for one another, and how they wait for that.
-  package init(devices: [Device], caches: [KernelCache], floats: Int, transport: MeshTransport) throws {
+  ///   - areApart: whether logical devices of one physical device do as if they were of several: for tests.
+  package init(
+    devices: [Device], caches: [KernelCache], floats: Int, transport: MeshTransport, areApart: Bool = false
+  ) throws {
     self.transport = transport
     self.devices = devices
     self.caches = caches
@@ -43,7 +46,7 @@ package final class CollectiveGroup {
     sharedOffset = (boardBytes + 255) / 256 * 256
     sharedBytes = 16 * shared
     let byteCount = sharedOffset + 2 * sharedBytes
-    homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical))
+    homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical), areApart: areApart)
     memory = try homes.allocate(devices: devices) { _ in byteCount }
     let path = transport.path
     signals =

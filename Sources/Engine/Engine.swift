@@ -20,6 +20,8 @@ public struct EngineOptions: Sendable {
   /// How the devices of a mesh wait for one another, and where they leave things; nil tries and takes the fastest.
   package var meshPath: MeshPath?
   package var meshMemory: MeshMemory?
+  /// Whether logical devices of one physical device leave things for one another as if they were of several: for tests.
+  package var meshIsApart = false
   /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
   public var dataParallel = 1
   /// Which of them an engine is.

@@ -28,6 +28,7 @@ struct MeshPlacement {
   private let sharers: [Int]
   /// Where the devices may leave things for one another, as far as is known before they are opened.
   let memory: MeshMemory
+  private let isApart: Bool
 
   /// - Throws: devices that are not there, or a mesh that the model cannot be split over.
   init(_ options: EngineOptions, program: Program, instance: VulkanInstance) throws {
@@ -64,6 +65,7 @@ struct MeshPlacement {
     self.devices = devices
     self.sharers = sharers
     traits = devices.map { DeviceTraits($0, method: options.method) }
+    isApart = options.meshIsApart
     memory = options.meshMemory ?? (devices.allSatisfy { $0.kind == .cpu } ? .host : .device)
     // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
     let rooms = (0..<mesh.pipeline).map { stage in
@@ -218,7 +220,8 @@ struct MeshPlacement {
   /// Where the devices leave things for one another.
   private func layout(_ memory: MeshMemory, limits: StepLimits) -> MeshLayout {
     MeshLayout(
-      programs: programs, homes: MeshHomes(memory: memory, devices: devices), limits: limits,
+      programs: programs, homes: MeshHomes(memory: memory, devices: devices, areApart: isApart),
+      limits: limits,
       slotCount: MeshRunner.depth(of: mesh))
   }
 

@@ -11,16 +11,24 @@ package struct MeshHomes: Sendable, Hashable {
   let areOneDevice: Bool
 
   /// Host memory is one home for all; of device memory each physical device has one, which its logical devices share.
-  package init(memory: MeshMemory, devices: [PhysicalDevice]) {
-    self.memory = memory
+  ///
+  /// - Parameter areApart: whether logical devices of one physical device do as if they were of several: for tests.
+  package init(memory: MeshMemory, devices: [PhysicalDevice], areApart: Bool = false) {
     var known: [PhysicalDevice] = []
-    of = devices.map { device in
+    let of = devices.map { device in
       if memory == .host { return 0 }
-      if let home = known.firstIndex(where: { $0.isSame(as: device) }) { return home }
+      if !areApart, let home = known.firstIndex(where: { $0.isSame(as: device) }) { return home }
       known.append(device)
       return known.count - 1
     }
-    areOneDevice = known.count == 1
+    self.init(memory: memory, of: of)
+  }
+
+  /// - Parameter of: the home of each device, numbered from 0 on.
+  package init(memory: MeshMemory, of: [Int]) {
+    self.memory = memory
+    self.of = of
+    areOneDevice = memory == .device && of.allSatisfy { $0 == 0 }
   }
 
   package var count: Int { (of.max() ?? 0) + 1 }

@@ -70,7 +70,8 @@ extension PlanRecorder {
       guard share.rank == 0 else {
         try copyLogits(
           from: workspace.address(.logits), stride: workspace.logitsStride,
-          to: port.address(layout.logits(rank: share.rank), home: layout.homes.of[share.mesh.sampler]), stride: layout.logitsStride, rank: share.rank,
+          to: port.address(layout.logits(rank: share.rank), home: layout.homes.of[share.mesh.sampler]),
+          stride: layout.logitsStride, rank: share.rank,
           step,
           shape: shape, slot: slot)
         return step.commands.barrierToHost()
@@ -78,7 +79,8 @@ extension PlanRecorder {
       if let signals = port.signals {
         // The others have nothing left to do in this step.
         try signals.record(
-          step.commands, slot: slot.index, reached: nil, devices: share.mesh.ranks(ofStage: share.stage), wanted: MeshSignals.end,
+          step.commands, slot: slot.index, reached: nil, devices: share.mesh.ranks(ofStage: share.stage),
+          wanted: MeshSignals.end,
           cache: cache)
       } else {
         try step.exchange()
@@ -99,7 +101,8 @@ extension PlanRecorder {
     let share = model.program.share
     let ranks = share.mesh.ranks(ofStage: share.stage)
     try signals.record(
-      step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count, cache: cache)
+      step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count,
+      cache: cache)
   }
 
   /// After tokens are drawn: in homes of the first stage beside the own one they are left, too.

@@ -15,7 +15,8 @@ package final class MeshPort: Sendable {
   /// - Parameters:
   ///   - memory: that of each home, as all devices see it.
   ///   - index: the device's place in the mesh.
-  package init(layout: MeshLayout, memory: [SharedMemory], device: Device, index: Int, path: MeshPath) throws {
+  package init(layout: MeshLayout, memory: [SharedMemory], device: Device, index: Int, path: MeshPath) throws
+  {
     self.layout = layout
     self.memory = memory.map { $0.views[index] }
     home = layout.homes.of[index]

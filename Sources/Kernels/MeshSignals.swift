@@ -11,7 +11,8 @@ package final class MeshBoard: Sendable {
     self.signals = signals
   }
 
-  /// The count of a device.
+  /// The count of a device, as it was when that last waited for long or ended a step: of those that stand still the one
+  /// that others wait for has the least.
   package func count(_ device: Int) -> UInt32 { signals[device].status(MESH_STATUS_COUNT) }
 
   /// Ends all waits.
@@ -129,6 +130,7 @@ package final class MeshSignals: Sendable {
     push.first = UInt32(devices.lowerBound)
     push.count = UInt32(devices.count)
     push.wanted = wanted ?? 0
+    push.reports = reached == Self.end ? 1 : 0
     try ExchangeKernel().record(commands, push: push, cache: cache)
     barrier(commands)
   }

@@ -85,7 +85,8 @@ struct BufferAllocator {
   }
 
   /// This device's view of a buffer that another one has exported.
-  private func importMemory(of source: Buffer, _ handle: MemoryHandle) throws(VulkanError) -> BufferAllocation {
+  private func importMemory(of source: Buffer, _ handle: MemoryHandle) throws(VulkanError) -> BufferAllocation
+  {
     guard requirements.size <= source.allocationBytes else {
       throw unsupported("it wants more memory than \(source.context.name) gave it")
     }
@@ -207,7 +208,9 @@ struct BufferAllocator {
       else {
         continue
       }
-      if let current = best, score(type.flags) <= score(context.physical.memoryTypes[current].flags) { continue }
+      if let current = best, score(type.flags) <= score(context.physical.memoryTypes[current].flags) {
+        continue
+      }
       best = index
     }
     return best

@@ -67,7 +67,8 @@ package final class SharedMemory: Sendable {
       let stranger = others.first { source.physical.memoryHandle(for: [$0.physical]) == nil } ?? source
       throw VulkanError(
         kind: .unsupported,
-        description: "\(source.context.name) cannot hand memory of its own to \(stranger.context.name): their drivers "
+        description:
+          "\(source.context.name) cannot hand memory of its own to \(stranger.context.name): their drivers "
           + "have no file handle for it in common")
     }
     // Drivers that need more than others for the same buffer need whole pages of the larger kinds.
@@ -93,7 +94,8 @@ extension Buffer {
   func exportFile(_ handle: MemoryHandle) throws(VulkanError) -> Int32 {
     guard let export = context.functions.pointee.vkGetMemoryFdKHR else {
       throw VulkanError(
-        kind: .unsupported, description: "\(context.name) cannot share memory: its driver lacks the extension")
+        kind: .unsupported, description: "\(context.name) cannot share memory: its driver lacks the extension"
+      )
     }
     var info = VkMemoryGetFdInfoKHR()
     info.sType = VK_STRUCTURE_TYPE_MEMORY_GET_FD_INFO_KHR

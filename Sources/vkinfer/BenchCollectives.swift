@@ -117,13 +117,16 @@ struct BenchCollectives: ParsableCommand {
     for operation in try chosen {
       for transport in transports {
         for count in bytes.counts {
-          let figure = try benchmark.run(operation, byteCount: count, transport: transport, repetitions: repetitions) {
+          let figure = try benchmark.run(
+            operation, byteCount: count, transport: transport, repetitions: repetitions
+          ) {
             if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
           }
           let seconds = figure.seconds
           let rate = Double(figure.byteCount) / seconds.median / 1e9
           try report.add([
-            .text(operation.rawValue), .text(transport.memory.rawValue), .text(transport.path.rawValue), .count(figure.byteCount),
+            .text(operation.rawValue), .text(transport.memory.rawValue), .text(transport.path.rawValue),
+            .count(figure.byteCount),
             .number(seconds.median * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
             .number(seconds.most * 1e6, decimals: 1), .number(rate, decimals: 2),
             .number(rate * figure.traffic, decimals: 2),

@@ -249,7 +249,7 @@ struct RowsPush {
 
 // What a device of a mesh and the host tell each other while steps run: words in memory that both see.
 #define MESH_STATUS_WORDS 4u
-#define MESH_STATUS_COUNT 0u         // how far the device is
+#define MESH_STATUS_COUNT 0u         // how far the device is, or was when it last waited for long or ended a step
 #define MESH_STATUS_GAVE_UP 1u       // 1 + the device that it waited for in vain, if it has
 #define MESH_STATUS_ABANDONED 2u     // not 0: the host wants all waits to end
 
@@ -263,7 +263,7 @@ struct ExchangePush {
   U32 first;                         // devices that it waits for
   U32 count;
   U32 wanted;                        // their count, above the step's base; 0: the count in MESH_STEP_DRAWN
-  U32 reserved;
+  U32 reports;                       // not 0: the host is told the own count
 };
 
 // What devices have left, added up (Shaders/mesh/sum.comp); sizes are in quads of 16 bytes.
