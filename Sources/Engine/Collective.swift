@@ -21,6 +21,9 @@ package enum Collective: String, Sendable, Hashable, CaseIterable {
   /// Stages between which devices wait for one another.
   var stageCount: Int { self == .scatteredAllReduce ? 3 : 2 }
 
+  /// How often devices wait for one another.
+  package var meetings: Int { stageCount - 1 }
+
   /// Whether inputs or outputs are cut in as many parts as there are ranks.
   var isCut: Bool {
     switch self {

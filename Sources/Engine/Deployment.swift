@@ -17,6 +17,8 @@ final class Deployment {
     var streamedBytes: Int
     var placementTexts: [String]
     var meshPathText: String?
+    var meshTransport: MeshTransport?
+    var deviceNumbers: [Int]
     var memoryShares: [Int]
     var stageTimes: StageTimes?
     var tuningTexts: [String]
@@ -197,6 +199,7 @@ final class Deployment {
       placementText: plan.text,
       streamedBytes: streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0,
       placementTexts: placement.texts, meshPathText: (runner as? MeshRunner)?.pathText,
+      meshTransport: trial?.transport, deviceNumbers: placement.devices.map(\.index),
       memoryShares: memoryShares, stageTimes: schedule.stageTimes, tuningTexts: caches[0].tuning.texts,
       startTimes: times)
   }

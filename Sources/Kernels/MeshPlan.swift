@@ -19,14 +19,16 @@ extension PlanRecorder {
     case .allReduce(let norm, let addsResidual):
       let region = addsResidual ? reduceCount % 2 : MeshLayout.embeddingRegion
       if addsResidual { reduceCount += 1 }
-      for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
-        let place = layout.parts(home: home, stage: share.stage, region: region, rank: share.rank)
-        try copyRows(
-          from: workspace.address(.scratch), stride: workspace.scratchStride,
-          to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
-          shape: shape, slot: slot)
+      try step.during(.exchange) {
+        for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
+          let place = layout.parts(home: home, stage: share.stage, region: region, rank: share.rank)
+          try copyRows(
+            from: workspace.address(.scratch), stride: workspace.scratchStride,
+            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
+            shape: shape, slot: slot)
+        }
+        try meet(step, port: port, slot: slot)
       }
-      try meet(step, port: port, slot: slot)
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
         layout.parts(home: port.home, stage: share.stage, region: region, rank: 0), home: port.home)
@@ -40,22 +42,25 @@ extension PlanRecorder {
 
     case .send:
       guard share.rank == 0 else { return }
-      for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage + 1)) {
-        let place = layout.link(home: home, into: share.stage + 1, slot: slot.index)
-        try copyRows(
-          from: workspace.address(.residual), stride: workspace.residualStride,
-          to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
-          shape: shape, slot: slot)
+      try step.during(.exchange) {
+        for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage + 1)) {
+          let place = layout.link(home: home, into: share.stage + 1, slot: slot.index)
+          try copyRows(
+            from: workspace.address(.residual), stride: workspace.residualStride,
+            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
+            shape: shape, slot: slot)
+        }
+        step.commands.barrierToHost()
       }
-      step.commands.barrierToHost()
 
     case .receive:
       if let signals = port.signals {
         let source = (share.stage - 1) * share.mesh.tensor
-        try signals.record(
-          step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
-          wanted: MeshSignals.end,
-          cache: cache)
+        try step.during(.idle) {
+          try signals.record(
+            step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
+            wanted: MeshSignals.end, cache: cache)
+        }
       } else {
         step.wait(for: .previousStage)
       }
@@ -67,30 +72,35 @@ extension PlanRecorder {
         step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .gatherLogits:
-      guard share.rank == 0 else {
-        try copyLogits(
-          from: workspace.address(.logits), stride: workspace.logitsStride,
-          to: port.address(layout.logits(rank: share.rank), home: layout.homes.of[share.mesh.sampler]),
-          stride: layout.logitsStride, rank: share.rank,
-          step,
-          shape: shape, slot: slot)
-        return step.commands.barrierToHost()
-      }
-      if let signals = port.signals {
-        // The others have nothing left to do in this step.
-        try signals.record(
-          step.commands, slot: slot.index, reached: nil, devices: share.mesh.ranks(ofStage: share.stage),
-          wanted: MeshSignals.end,
-          cache: cache)
-      } else {
-        try step.exchange()
-      }
-      for rank in 1..<layout.mesh.tensor {
-        try copyLogits(
-          from: port.address(layout.logits(rank: rank), home: port.home), stride: layout.logitsStride,
-          to: workspace.address(.logits) + UInt64(4 * layout.vocabularies[rank].lowerBound),
-          stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
-      }
+      try step.during(.exchange) { try gatherLogits(step, port: port, shape: shape, slot: slot) }
+    }
+  }
+
+  private func gatherLogits(_ step: StepRecording, port: MeshPort, shape: PlanShape, slot: StepSlot) throws {
+    let (layout, share) = (port.layout, model.program.share)
+    guard share.rank == 0 else {
+      try copyLogits(
+        from: workspace.address(.logits), stride: workspace.logitsStride,
+        to: port.address(layout.logits(rank: share.rank), home: layout.homes.of[share.mesh.sampler]),
+        stride: layout.logitsStride, rank: share.rank,
+        step,
+        shape: shape, slot: slot)
+      return step.commands.barrierToHost()
+    }
+    if let signals = port.signals {
+      // The others have nothing left to do in this step.
+      try signals.record(
+        step.commands, slot: slot.index, reached: nil, devices: share.mesh.ranks(ofStage: share.stage),
+        wanted: MeshSignals.end,
+        cache: cache)
+    } else {
+      try step.exchange()
+    }
+    for rank in 1..<layout.mesh.tensor {
+      try copyLogits(
+        from: port.address(layout.logits(rank: rank), home: port.home), stride: layout.logitsStride,
+        to: workspace.address(.logits) + UInt64(4 * layout.vocabularies[rank].lowerBound),
+        stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
     }
   }
 
@@ -130,9 +140,11 @@ extension PlanRecorder {
     let share = model.program.share
     guard share.isFirstStage, !share.samples else { return }
     let sampler = share.mesh.sampler
-    try signals.record(
-      step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
-      cache: cache)
+    try step.during(.idle) {
+      try signals.record(
+        step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
+        cache: cache)
+    }
   }
 
   /// At the end of a step: whoever waits for all of it may go on.

@@ -119,7 +119,7 @@ package final class MeshSignals: Sendable {
     push.own = UInt32(own)
     push.reached = reached ?? 0
     commands.keepAlive([steps, status])
-    barrier(commands)
+    barrier(commands, isNear: homes.areOneDevice)
     // A count of nothing to wait for, so that 0 has no meaning of its own.
     push.wanted = Self.end
     for home in homes.homes(of: told) where home != homes.of[own] {
@@ -132,12 +132,12 @@ package final class MeshSignals: Sendable {
     push.wanted = wanted ?? 0
     push.reports = reached == Self.end ? 1 : 0
     try ExchangeKernel().record(commands, push: push, cache: cache)
-    barrier(commands)
+    barrier(commands, isNear: homes.memory == .device)
   }
 
-  /// Devices that are one have their caches in common: what orders dispatches orders what passes between them. Host memory
-  /// and other devices' want more.
-  private func barrier(_ commands: CommandBuffer) {
-    if homes.areOneDevice { commands.dispatchBarrier() } else { commands.deviceBarrier() }
+  /// For a device's own memory what orders dispatches is enough, whoever writes there: logical devices that are one have
+  /// their caches in common. What goes to other devices, or through host memory, wants more.
+  private func barrier(_ commands: CommandBuffer, isNear: Bool) {
+    if isNear { commands.dispatchBarrier() } else { commands.deviceBarrier() }
   }
 }

@@ -99,6 +99,7 @@ struct BenchCollectives: ParsableCommand {
         Report.Column(key: "path", title: "path", width: 10),
         Report.Column(key: "bytes", title: "bytes", width: 10),
         Report.Column(key: "microseconds", title: "us", width: 10),
+        Report.Column(key: "predicted_microseconds", title: "predicted", width: 10),
         Report.Column(key: "least", title: "least", width: 10),
         Report.Column(key: "most", title: "most", width: 10),
         Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
@@ -114,8 +115,16 @@ struct BenchCollectives: ParsableCommand {
       memories?.contains($0.memory) ?? true && paths?.contains($0.path) ?? true
     }
     guard !transports.isEmpty else { throw CommandError("nothing of what is asked for works: \(trial.text)") }
+    let links = try transports.map { transport in
+      (
+        transport,
+        try benchmark.link(transport, repetitions: repetitions) {
+          if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+        }
+      )
+    }
     for operation in try chosen {
-      for transport in transports {
+      for (transport, link) in links {
         for count in bytes.counts {
           let figure = try benchmark.run(
             operation, byteCount: count, transport: transport, repetitions: repetitions
@@ -123,11 +132,13 @@ struct BenchCollectives: ParsableCommand {
             if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
           }
           let seconds = figure.seconds
+          let predicted = link.seconds(operation, byteCount: figure.byteCount, ranks: names.count)
           let rate = Double(figure.byteCount) / seconds.median / 1e9
           try report.add([
             .text(operation.rawValue), .text(transport.memory.rawValue), .text(transport.path.rawValue),
             .count(figure.byteCount),
-            .number(seconds.median * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
+            .number(seconds.median * 1e6, decimals: 1),
+            .number(predicted * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
             .number(seconds.most * 1e6, decimals: 1), .number(rate, decimals: 2),
             .number(rate * figure.traffic, decimals: 2),
           ])
