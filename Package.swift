@@ -6,7 +6,7 @@ let package = Package(
   products: [
     .executable(name: "vkinfer", targets: ["vkinfer"]),
     // libvkinfer.so: the engine for C, see vkinfer.h.
-    .library(name: "vkinfer-c", type: .dynamic, targets: ["VKInferC"]),
+    .library(name: "vkinfer-c", type: .dynamic, targets: ["LibVKInfer"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
@@ -65,13 +65,15 @@ let package = Package(
       dependencies: [
         "CVKInfer", "Engine", "Kernels", "Placement", "ModelFiles", "Tokenization", "Transformer",
         "VulkanRuntime",
-      ],
-      exclude: ["libvkinfer.map"],
+      ]),
+    // How these are linked to libvkinfer.so; tests link them as they are.
+    .target(
+      name: "LibVKInfer", dependencies: ["VKInferC"], exclude: ["libvkinfer.map"],
       linkerSettings: [
         .unsafeFlags([
           "-static-stdlib", "-no-toolchain-stdlib-rpath",
           "-Xlinker", "-soname=libvkinfer.so.0",
-          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/VKInferC/libvkinfer.map",
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/LibVKInfer/libvkinfer.map",
         ])
       ]),
 
@@ -94,6 +96,8 @@ let package = Package(
       name: "EngineTests",
       dependencies: ["Engine", "Kernels", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],
       exclude: ["Fixtures"]),
+    .testTarget(
+      name: "VKInferCTests", dependencies: ["VKInferC", "CVKInfer", "Engine", "VulkanRuntime"]),
     .testTarget(
       name: "KernelsTests",
       dependencies: ["Kernels", "Transformer", "VulkanRuntime", "CShaderInterface", "ModelFiles"]),

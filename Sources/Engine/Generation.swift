@@ -1,3 +1,5 @@
+import VulkanRuntime
+
 /// Names a request of an engine.
 public struct RequestID: Sendable, Hashable {
   let number: UInt64

@@ -1,4 +1,3 @@
-import Dispatch
 import Kernels
 import Synchronization
 import Transformer
@@ -26,7 +25,7 @@ final class MeshLinks: Sendable {
 
   private let mirrors: [Follower: TimelineSemaphore]
   private let state: Mutex<State>
-  private let threads = DispatchGroup()
+  private let threads = Mutex<[Thread]>([])
   private let board: MeshBoard?
   /// Each device's count again, where others wait for that very semaphore.
   private let shared: [TimelineSemaphore]
@@ -61,8 +60,13 @@ final class MeshLinks: Sendable {
     state = Mutex(State(values: sources.map { _ in 0 }))
     for (index, source) in sources.enumerated()
     where path == .threads && followers.contains(where: { $0.source == index }) {
-      let queue = DispatchQueue(label: "device \(index)", qos: .userInteractive)
-      queue.async(group: threads) { self.follow(source, index: index) }
+      do {
+        let thread = try Thread { [self] in follow(source, index: index) }
+        threads.withLock { $0.append(thread) }
+      } catch {
+        stop()
+        throw error
+      }
     }
   }
 
@@ -104,7 +108,11 @@ final class MeshLinks: Sendable {
       state.isStopped = true
       release(&state)
     }
-    threads.wait()
+    let ending = threads.withLock { threads in
+      defer { threads = [] }
+      return threads
+    }
+    for thread in ending { thread.join() }
   }
 
   private func release(_ state: inout State) {

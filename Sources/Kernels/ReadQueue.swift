@@ -1,7 +1,6 @@
 import CReadRing
-import Dispatch
 import Glibc
-import Synchronization
+import VulkanRuntime
 
 /// How files are read while a model runs; all but the defaults is for tests.
 package struct ReadOptions: Sendable {
@@ -38,9 +37,7 @@ final class ReadQueue: @unchecked Sendable {
   private let buffers: [UnsafeMutableRawBufferPointer]
   private let isRegistered: Bool
   private let ring: OpaquePointer?
-  private let threads = DispatchQueue(label: "reads of weights", attributes: .concurrent)
-  private let results = Mutex<[(tag: Int, result: Int)]>([])
-  private let arrived = DispatchSemaphore(value: 0)
+  private let readers = Readers()
 
   private static let ringDepth = 64
   private static let threadCount = 16
@@ -68,6 +65,7 @@ final class ReadQueue: @unchecked Sendable {
   /// No read may be under way.
   deinit {
     if let ring { read_ring_close(ring) }
+    readers.end()
   }
 
   /// Starts a read; no more than `depth` may be under way.
@@ -85,14 +83,7 @@ final class ReadQueue: @unchecked Sendable {
         ring, read.file, read.target, UInt32(read.byteCount), read.offset, Int32(buffer ?? -1), UInt64(tag))
       return
     }
-    let target = Target(base: read.target)
-    let (file, count, offset) = (read.file, read.byteCount, read.offset)
-    threads.async { [self] in
-      let result = pread(file, target.base, count, off_t(offset))
-      let value = result < 0 ? -Int(errno) : result
-      results.withLock { $0.append((tag, value)) }
-      arrived.signal()
-    }
+    readers.add(read, tag: tag, threads: underWay)
   }
 
   /// Waits until a read is done, if any is under way, and returns all that are: the bytes of each, or a negative error
@@ -108,19 +99,71 @@ final class ReadQueue: @unchecked Sendable {
       var (tag, result) = (UInt64(0), Int32(0))
       while read_ring_take(ring, &tag, &result) { done.append((Int(tag), Int(result))) }
     } else {
-      arrived.wait()
-      done = results.withLock { results in
-        defer { results = [] }
-        return results
-      }
-      // One signal for each result.
-      for _ in 1..<max(done.count, 1) { arrived.wait() }
+      done = readers.wait()
     }
     underWay -= done.count
     return done
   }
+}
 
-  private struct Target: @unchecked Sendable {
-    var base: UnsafeMutableRawPointer
+/// Threads that wait for one read each.
+private final class Readers: @unchecked Sendable {
+  private let lock = Lock()
+  private let work = Condition()
+  private let arrival = Condition()
+
+  // Under the lock.
+  private var waiting: [(read: ReadQueue.Read, tag: Int)] = []
+  private var results: [(tag: Int, result: Int)] = []
+  private var isEnding = false
+
+  private var threads: [Thread] = []
+
+  /// - Parameter threads: how many there should be by now.
+  func add(_ read: ReadQueue.Read, tag: Int, threads count: Int) {
+    lock.withLock {
+      waiting.append((read, tag))
+      work.signal()
+    }
+    if threads.count < count, let thread = try? Thread({ [self] in run() }) { threads.append(thread) }
+    // Without any it is read here.
+    if threads.isEmpty { run(waits: false) }
+  }
+
+  /// Waits for a result, and gives all that there are.
+  func wait() -> [(tag: Int, result: Int)] {
+    lock.withLock {
+      while results.isEmpty { _ = arrival.wait(lock) }
+      defer { results = [] }
+      return results
+    }
+  }
+
+  /// Ends the threads.
+  func end() {
+    lock.withLock {
+      isEnding = true
+      work.broadcast()
+    }
+    for thread in threads { thread.join() }
+  }
+
+  private func run(waits: Bool = true) {
+    while let next = next(waits: waits) {
+      let (read, tag) = next
+      let count = pread(read.file, read.target, read.byteCount, off_t(read.offset))
+      let result = count < 0 ? -Int(errno) : count
+      lock.withLock {
+        results.append((tag, result))
+        arrival.signal()
+      }
+    }
+  }
+
+  private func next(waits: Bool) -> (read: ReadQueue.Read, tag: Int)? {
+    lock.withLock {
+      while waiting.isEmpty, waits, !isEnding { _ = work.wait(lock) }
+      return waiting.isEmpty ? nil : waiting.removeFirst()
+    }
   }
 }

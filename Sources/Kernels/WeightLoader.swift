@@ -1,5 +1,4 @@
 import CShaderInterface
-import Dispatch
 import Glibc
 import ModelFiles
 import Transformer
@@ -231,7 +230,7 @@ package final class WeightLoader {
   private static func copy(_ bytes: UnsafeRawBufferPointer, to memory: UnsafeMutableRawPointer) {
     let count = (bytes.count + pieceBytes - 1) / pieceBytes
     nonisolated(unsafe) let (source, target) = (bytes, memory)
-    DispatchQueue.concurrentPerform(iterations: count) { index in
+    Thread.concurrently(count) { index in
       let start = index * pieceBytes
       let piece = UnsafeRawBufferPointer(rebasing: source[start..<min(start + pieceBytes, source.count)])
       bringIn(piece)

@@ -1,5 +1,6 @@
 import CVKInfer
 import Engine
+import VulkanRuntime
 
 @c @implementation
 public func vkinfer_devices(

@@ -1,10 +1,11 @@
 import CVKInfer
 import Engine
+import VulkanRuntime
 
-/// An engine and its thread, which does everything on the device: loading, steps, saving and restoring, freeing.
+/// An engine, or several that share out what their sessions generate. Each has a thread of its own (`EngineGroup`), on
+/// which what happens to requests comes (`SessionObject.receive`), and states are saved and restored.
 ///
-/// One lock guards the state of the engine and of its sessions. It is held for moments only, never during a step; what
-/// happens to a request comes on the engine's thread (`SessionObject.receive`).
+/// One lock guards what is known of the engines and of their sessions. It is held for moments only, never during a step.
 final class EngineObject: HandleObject, @unchecked Sendable {
   static let kind: UInt = 2
   static let name = "engine"
@@ -14,20 +15,13 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   /// How embeddings are made.
   let pooling: Pooling
   let lock = Lock()
-  /// The engine's thread waits for work.
-  private let work = Condition()
-  /// Threads wait for something to read in any session, or for a job.
+  /// Threads wait for something to read in any session.
   private let news = Condition()
   private let callbacks: Callbacks
 
   // Under the lock.
-  private var engine: Engine?
-  private var openFailure: Failure?
-  private var isClosing = false
-  /// Whether the thread that closes frees the engine.
-  private var leavesEngine = false
-  private var isStepWanted = false
-  private var jobs: [Job] = []
+  /// Nil when the engine is closed.
+  private var group: EngineGroup?
   private var sessions: [ObjectIdentifier: SessionObject] = [:]
   /// Sessions that have something to read, longest first.
   private var ready: [SessionObject] = []
@@ -35,7 +29,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   private var generatingCount = 0
   private var waiterCount = 0
 
-  private var thread: Thread?
+  /// The engines' threads.
+  private let threads: [Thread]
 
   /// What the caller wants to hear of.
   struct Callbacks: @unchecked Sendable {
@@ -50,65 +45,21 @@ final class EngineObject: HandleObject, @unchecked Sendable {
     }
   }
 
-  private struct Job {
-    /// Called with nil when the engine is closed first.
-    var run: (Engine?) -> Void
-  }
-
-  /// Loads a model; returns when that is done.
+  /// Loads a model, on a thread whose stack is large enough for any driver; returns when that is done.
   init(model: LanguageModel, options: EngineOptions, pooling: Pooling, callbacks: Callbacks) throws {
     self.model = model
     self.pooling = pooling
     self.callbacks = callbacks
-    // The thread holds this object until it has ended.
-    let thread = try Thread { [self] in run(options) }
-    self.thread = thread
-    let failure = lock.withLock {
-      while engine == nil, openFailure == nil { _ = news.wait(lock) }
-      return openFailure
-    }
-    if let failure {
-      thread.join()
-      throw failure
-    }
+    let group = try Thread.run { try Self.load(model, options, callbacks) }
+    self.group = group
+    threads = group.threads
   }
 
-  // MARK: - The engine's thread
-
-  private func run(_ options: EngineOptions) {
-    do {
-      try load(options)
-    } catch {
-      lock.withLock {
-        openFailure = Failure(error)
-        news.broadcast()
-      }
-      return
-    }
-    var hasFailed = false
-    var lossText: String?
-    while let (engine, jobs) = nextWork() {
-      for job in jobs { job.run(engine) }
-      do {
-        if try engine.step() { lock.withLock { isStepWanted = true } }
-        hasFailed = false
-      } catch {
-        callbacks.log(VKINFER_LOG_ERROR, "\(error)")
-        // What is left is made ready at once, not when the next request comes; whoever waits already goes on then.
-        lock.withLock { if !hasFailed || generatingCount > 0 || !answers.isEmpty { isStepWanted = true } }
-        hasFailed = true
-      }
-      if let text = engine.lossText, text != lossText {
-        lossText = text
-        callbacks.log(VKINFER_LOG_INFO, text)
-      }
-    }
-    unload()
-  }
-
-  private func load(_ options: EngineOptions) throws {
+  private static func load(
+    _ model: LanguageModel, _ options: EngineOptions, _ callbacks: Callbacks
+  ) throws -> EngineGroup {
     let start = ContinuousClock.now
-    let loaded = try Engine(model: model, options: options) { [callbacks] step in
+    let group = try EngineGroup(model: model, options: options) { _, step in
       guard let progress = callbacks.progress else { return }
       let result =
         switch step {
@@ -123,65 +74,55 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       guard result == 0 else {
         throw Failure(VKINFER_ERROR_CANCELLED, "the progress callback stopped the load")
       }
+    } onNotice: { notice in
+      switch notice {
+      case .failure(let error): callbacks.log(VKINFER_LOG_ERROR, "\(error)")
+      case .loss(let text): callbacks.log(VKINFER_LOG_INFO, text)
+      }
     }
     let milliseconds = Int((ContinuousClock.now - start) / .milliseconds(1))
-    callbacks.log(
-      VKINFER_LOG_INFO,
-      "loaded onto \(loaded.deviceName) in \(milliseconds) ms, with a context of \(loaded.contextLength) tokens"
-    )
-    for text in loaded.tuningTexts { callbacks.log(VKINFER_LOG_INFO, "tiling: \(text)") }
-    savePipelines(loaded)
-    lock.withLock {
-      engine = loaded
-      news.broadcast()
+    for (index, engine) in group.engines.enumerated() {
+      let number = group.engines.count > 1 ? "engine \(index): " : ""
+      callbacks.log(
+        VKINFER_LOG_INFO,
+        "\(number)loaded onto \(engine.deviceName), with a context of \(engine.contextLength) tokens")
+      if let text = engine.placementText { callbacks.log(VKINFER_LOG_INFO, "\(number)weights: \(text)") }
+      if engine.placementTexts.count > 1 {
+        for text in engine.placementTexts { callbacks.log(VKINFER_LOG_INFO, number + text) }
+      }
+      if let text = engine.meshPathText { callbacks.log(VKINFER_LOG_INFO, number + text) }
     }
-  }
-
-  /// Waits for something to do; nil once the engine is to close.
-  private func nextWork() -> (Engine, [Job])? {
-    lock.withLock {
-      while !isClosing, !isStepWanted, jobs.isEmpty { _ = work.wait(lock) }
-      guard !isClosing, let engine else { return nil }
-      defer { jobs = [] }
-      isStepWanted = false
-      return (engine, jobs)
-    }
-  }
-
-  private func unload() {
-    let (last, unfinished, isLeft) = lock.withLock {
-      defer { jobs = [] }
-      return (engine, jobs, leavesEngine)
-    }
-    for job in unfinished { job.run(nil) }
-    if let last { savePipelines(last) }
-    // Freed here, where the stack is large enough for any driver, and without the lock.
-    withExtendedLifetime(last) { if !isLeft { lock.withLock { engine = nil } } }
+    for text in group.engines[0].tuningTexts { callbacks.log(VKINFER_LOG_INFO, "tiling: \(text)") }
+    callbacks.log(VKINFER_LOG_INFO, "loaded in \(milliseconds) ms")
+    savePipelines(group, callbacks)
+    return group
   }
 
   /// The next start is slower if this fails, nothing else.
-  private func savePipelines(_ engine: Engine) {
-    do { try engine.savePipelineCache() } catch { callbacks.log(VKINFER_LOG_INFO, "\(error)") }
+  private static func savePipelines(_ group: EngineGroup, _ callbacks: Callbacks) {
+    for engine in group.engines {
+      do { try engine.savePipelineCache() } catch { callbacks.log(VKINFER_LOG_INFO, "\(error)") }
+    }
   }
 
   // MARK: - From any thread
 
-  /// Throws on the engine's own thread, which must not wait for itself.
+  /// Throws on an engine's own thread, which must not wait for itself.
   func checkMayWait() throws {
-    guard thread?.isCurrent != true else {
+    guard !threads.contains(where: \.isCurrent) else {
       throw Failure(
         VKINFER_ERROR_STATE, "not from a callback on the engine's thread: it would wait for itself")
     }
   }
 
-  /// Runs `body` on the engine's thread between two steps, and waits for it.
-  func perform<Result>(_ body: @escaping (Engine) throws -> Result) throws -> Result {
+  /// Runs `body` on an engine's thread between two steps, and waits for it.
+  func perform<Result>(on place: Int, _ body: @escaping (Engine) throws -> Result) throws -> Result {
     try checkMayWait()
     var result: Swift.Result<Result, any Error>?
     let done = Condition()
-    let job = Job { [lock] engine in
+    let job = { [lock] (engine: Engine?) in
       let value = Swift.Result { () throws -> Result in
-        guard let engine else { throw Failure(VKINFER_ERROR_HANDLE, "the engine was closed meanwhile") }
+        guard let engine else { throw Self.closed }
         return try body(engine)
       }
       lock.withLock {
@@ -190,9 +131,8 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       }
     }
     return try lock.withLock {
-      guard !isClosing else { throw Failure(VKINFER_ERROR_HANDLE, "the engine was closed meanwhile") }
-      jobs.append(job)
-      work.signal()
+      // Not kept while this waits: whoever closes the engine frees it.
+      try openGroup().enqueue(on: place, job)
       while true {
         if let result { return try result.get() }
         _ = done.wait(lock)
@@ -201,32 +141,32 @@ final class EngineObject: HandleObject, @unchecked Sendable {
   }
 
   /// The logits after a text, computed in a batch with what else there is.
-  func logits(after tokens: [Int32]) throws -> [Float] {
+  func logits(after tokens: [Int32], near place: Int?) throws -> [Float] {
     var request = GenerationRequest(prompt: tokens)
     request.wantsLogits = true
-    return try numbers(of: request) { $0.logits }
+    return try numbers(of: request, near: place) { $0.logits }
   }
 
   /// The embedding of a text, in the same way.
-  func embedding(of tokens: [Int32]) throws -> [Float] {
+  func embedding(of tokens: [Int32], near place: Int?) throws -> [Float] {
     var request = GenerationRequest(prompt: tokens)
     request.embedding = pooling
-    return try numbers(of: request) { $0.embedding }
+    return try numbers(of: request, near: place) { $0.embedding }
   }
 
   /// What comes with the token after a text.
   private func numbers(
-    of request: GenerationRequest, from part: @escaping @Sendable (GeneratedToken) -> [Float]?
+    of request: GenerationRequest, near place: Int?,
+    from part: @escaping @Sendable (GeneratedToken) -> [Float]?
   ) throws -> [Float] {
     var request = request
     request.maxTokens = 1
     request.ignoresEndOfText = true
     let answer = Answer(part)
     return try lock.withLock {
-      let id = try openEngine().submit(request) { [lock] event in
+      let id = try openGroup().submit(request, near: place) { [lock] event in
         lock.withLock { answer.receive(event) }
       }
-      wake()
       answers[id] = answer
       defer { answers[id] = nil }
       while true {
@@ -264,57 +204,52 @@ final class EngineObject: HandleObject, @unchecked Sendable {
     }
   }
 
-  /// Looks at the engine; with the lock held, so briefly.
-  func inspect<Result>(_ body: (Engine) throws -> Result) throws -> Result {
-    try lock.withLock { try body(openEngine()) }
+  /// Looks at the engines; with the lock held, so briefly.
+  func inspect<Result>(_ body: (EngineGroup) throws -> Result) throws -> Result {
+    try lock.withLock { try body(openGroup()) }
   }
 
-  /// The engine; the lock is held.
-  func openEngine() throws -> Engine {
-    guard !isClosing, let engine else { throw Failure(VKINFER_ERROR_HANDLE, "the engine is closed") }
-    return engine
+  private static let closed = Failure(VKINFER_ERROR_HANDLE, "the engine was closed meanwhile")
+
+  /// The engines; the lock is held.
+  func openGroup() throws -> EngineGroup {
+    guard let group else { throw Self.closed }
+    return group
   }
 
-  /// There are new requests or cancellations; the lock is held.
-  func wake() {
-    isStepWanted = true
-    work.signal()
-  }
-
-  /// Ends the thread. Called once, by whoever took the handle.
+  /// Ends the threads and frees the devices. Called once, by whoever took the handle.
   ///
-  /// - Parameter freesHere: whether the calling thread frees the device: while a library is unloaded, no other thread
-  ///   can unload the driver.
+  /// - Parameter freesHere: whether the calling thread frees the devices: while a library is unloaded, no other thread
+  ///   can unload the driver. Else one does whose stack is large enough for any driver.
   /// - Returns: the sessions that were open.
   func close(freesHere: Bool = false) -> [SessionObject] {
-    let orphans = lock.withLock {
+    let (last, orphans) = lock.withLock {
       defer {
+        group = nil
         sessions = [:]
         ready = []
       }
-      isClosing = true
-      leavesEngine = freesHere
       for session in sessions.values { session.engineCloses() }
-      let failure = Failure(VKINFER_ERROR_HANDLE, "the engine was closed meanwhile")
-      for answer in answers.values { answer.end(.failure(failure)) }
+      for answer in answers.values { answer.end(.failure(Self.closed)) }
       news.broadcast()
-      work.signal()
-      return Array(sessions.values)
+      return (group, Array(sessions.values))
     }
-    thread?.join()
-    // Not freed with the lock held.
-    let last = lock.withLock {
-      defer { engine = nil }
-      return engine
+    // Nobody else keeps it, now that the lock is free.
+    var unfinished = last
+    let free = { [callbacks] in
+      unfinished?.end()
+      if let unfinished { Self.savePipelines(unfinished, callbacks) }
+      unfinished = nil
     }
-    withExtendedLifetime(last) {}
+    _ = consume last
+    if freesHere || (try? Thread.run(free)) == nil { free() }
     return orphans
   }
 
   // MARK: - Sessions; the lock is held
 
   func add(_ session: SessionObject) throws {
-    _ = try openEngine()
+    _ = try openGroup()
     sessions[ObjectIdentifier(session)] = session
   }
 
@@ -346,7 +281,7 @@ final class EngineObject: HandleObject, @unchecked Sendable {
       waiterCount += 1
       defer { waiterCount -= 1 }
       while true {
-        _ = try openEngine()
+        _ = try openGroup()
         while !ready.isEmpty {
           let session = ready.removeFirst()
           session.isAnnounced = false

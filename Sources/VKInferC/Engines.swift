@@ -1,6 +1,7 @@
 import CVKInfer
 import Engine
 import Transformer
+import VulkanRuntime
 
 extension vkinfer_engine_options {
   static var usual: vkinfer_engine_options {
@@ -18,7 +19,8 @@ extension vkinfer_engine_options {
     options.device = try Arguments.optionalText(device, "device")
     options.contextLength = context_length == 0 ? min(model.contextLength, 4096) : Int(context_length)
     options.mayShortenContext = context_length == 0
-    options.maxSequences = Int(parallel)
+    let engines = max(1, Int(data_parallel))
+    options.maxSequences = (Int(parallel) + engines - 1) / engines
     guard prompt_chunk <= 1 << 20 else {
       throw Failure(
         VKINFER_ERROR_ARGUMENT, "prompt_chunk \(prompt_chunk) is not possible: use 1 to \(1 << 20)")
@@ -38,6 +40,7 @@ extension vkinfer_engine_options {
     options.pacesPrompts = paced != 0
     options.rebuilds = no_rebuild == 0
     try setPlacement(&options)
+    try setMesh(&options)
     return options
   }
 
@@ -67,14 +70,14 @@ extension vkinfer_engine_options {
       throw Failure(VKINFER_ERROR_ARGUMENT, "prefetch \(prefetch) is not possible: use -1 or more")
     }
     if prefetch >= 0 { options.memory.prefetch = Int(prefetch) }
-    let mesh = try Arguments.optionalText(mesh, "mesh")
-    guard mesh == nil || device == nil else {
-      throw Failure(
-        VKINFER_ERROR_ARGUMENT, "device and mesh both say where the model runs: set one of them")
-    }
-    options.setMesh(
-      devices: mesh, tensorParallel: tensor_parallel == 0 ? nil : Int(tensor_parallel),
-      pipelineParallel: pipeline_parallel == 0 ? nil : Int(pipeline_parallel))
+    options.memory.kvOffload =
+      switch Int32(truncatingIfNeeded: kv_offload) {
+      case VKINFER_KV_OFFLOAD_AUTO: .auto
+      case VKINFER_KV_OFFLOAD_ON: .on
+      case VKINFER_KV_OFFLOAD_OFF: .off
+      default:
+        throw Failure(VKINFER_ERROR_ARGUMENT, "kv_offload \(kv_offload) is none of VKINFER_KV_OFFLOAD_*")
+      }
     if let name = try Arguments.optionalText(kv_type, "kv_type") {
       guard let type = KVCacheType(rawValue: name) else {
         let known = KVCacheType.allCases.map(\.rawValue).joined(separator: ", ")
@@ -82,6 +85,34 @@ extension vkinfer_engine_options {
       }
       options.cacheType = type
     }
+  }
+
+  /// Which devices share the work, and how.
+  private func setMesh(_ options: inout EngineOptions) throws {
+    let mesh = try Arguments.optionalText(mesh, "mesh")
+    guard mesh == nil || device == nil else {
+      throw Failure(
+        VKINFER_ERROR_ARGUMENT, "device and mesh both say where the model runs: set one of them")
+    }
+    options.setMesh(
+      devices: mesh, tensorParallel: tensor_parallel == 0 ? nil : Int(tensor_parallel),
+      pipelineParallel: pipeline_parallel == 0 ? nil : Int(pipeline_parallel),
+      dataParallel: data_parallel == 0 ? nil : Int(data_parallel))
+    options.meshPath =
+      switch Int32(truncatingIfNeeded: mesh_path) {
+      case VKINFER_MESH_PATH_AUTO: nil
+      case VKINFER_MESH_PATH_FLAGS: .flags
+      case VKINFER_MESH_PATH_SEMAPHORES: .semaphores
+      case VKINFER_MESH_PATH_THREADS: .threads
+      default:
+        throw Failure(VKINFER_ERROR_ARGUMENT, "mesh_path \(mesh_path) is none of VKINFER_MESH_PATH_*")
+      }
+    guard stage_count <= 64 else {
+      throw Failure(VKINFER_ERROR_ARGUMENT, "stage_count \(stage_count) is not possible: use up to 64")
+    }
+    options.stageLayers = try Arguments.elements(
+      stage_layers, count: Int(stage_count), "stage_layers"
+    ).map { Int($0) }
   }
 }
 
@@ -147,21 +178,29 @@ public func vkinfer_engine_inspect(
   _ engine: OpaquePointer?, _ info: UnsafeMutablePointer<vkinfer_engine_info>?
 ) -> vkinfer_status {
   reporting {
-    let known = try find(engine, EngineObject.self).inspect { engine in
-      var info = vkinfer_engine_info()
-      info.context_length = UInt32(clamping: engine.contextLength)
-      info.parallel = UInt32(clamping: engine.maxSequences)
-      info.is_cpu = engine.isCPUDevice ? 1 : 0
-      info.cache_tokens = UInt64(clamping: engine.cacheTokens)
-      info.memory_bytes = UInt64(clamping: engine.deviceMemory.now)
-      info.memory_peak = UInt64(clamping: engine.deviceMemory.peak)
-      info.streamed_bytes = UInt64(clamping: engine.streamedBytes)
-      info.device_count = UInt32(clamping: engine.deviceMemories.count)
-      info.lost_count = UInt32(clamping: engine.knownLostDevices.count)
-      Arguments.set(&info.device_name, engine.deviceName)
-      return info
-    }
+    let known = try find(engine, EngineObject.self).inspect { vkinfer_engine_info($0.engines) }
     try Arguments.fill(info, with: known, "vkinfer_engine_info")
+  }
+}
+
+extension vkinfer_engine_info {
+  /// Of engines that share out sessions: together, and what holds for each.
+  init(_ engines: [Engine]) {
+    self.init()
+    func sum(_ part: (Engine) -> Int) -> Int { engines.reduce(0) { $0 + part($1) } }
+    context_length = UInt32(clamping: engines.map(\.contextLength).min() ?? 0)
+    parallel = UInt32(clamping: sum(\.maxSequences))
+    is_cpu = engines.contains(where: \.isCPUDevice) ? 1 : 0
+    cache_tokens = UInt64(clamping: sum(\.cacheTokens))
+    memory_bytes = UInt64(clamping: sum(\.deviceMemory.now))
+    memory_peak = UInt64(clamping: sum(\.deviceMemory.peak))
+    streamed_bytes = UInt64(clamping: sum(\.streamedBytes))
+    device_count = UInt32(clamping: sum(\.deviceMemories.count))
+    lost_count = UInt32(clamping: sum(\.knownLostDevices.count))
+    engine_count = UInt32(clamping: engines.count)
+    var names: [String] = []
+    for name in engines.map(\.deviceName) where !names.contains(name) { names.append(name) }
+    Arguments.set(&device_name, names.joined(separator: ", "))
   }
 }
 

@@ -1,6 +1,7 @@
 import CVKInfer
 import Engine
 import Glibc
+import VulkanRuntime
 
 /// What a handle stands for.
 protocol HandleObject: AnyObject, Sendable {

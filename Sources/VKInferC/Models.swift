@@ -3,6 +3,7 @@ import Engine
 import ModelFiles
 import Tokenization
 import Transformer
+import VulkanRuntime
 
 @c @implementation
 public func vkinfer_model_open(

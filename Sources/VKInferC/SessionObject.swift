@@ -1,5 +1,6 @@
 import CVKInfer
 import Engine
+import VulkanRuntime
 
 /// One text on an engine: its tokens, and what a generation has brought that nobody has read. The engine's lock guards it.
 final class SessionObject: HandleObject, @unchecked Sendable {
@@ -19,6 +20,8 @@ final class SessionObject: HandleObject, @unchecked Sendable {
   private var phase = Phase.idle
   private var isClosed = false
   private var request: RequestID?
+  /// The engine that knows keys and values of the text, of those that share out sessions.
+  private var place: Int?
   private var unread: [News] = []
   /// Of `unread`, those that are read.
   private var readCount = 0
@@ -74,9 +77,11 @@ final class SessionObject: HandleObject, @unchecked Sendable {
     }
   }
 
-  func replace(_ new: [Int32]) throws {
+  /// - Parameter engine: which of the engines knows keys and values of the new text.
+  func replace(_ new: [Int32], on engine: Int) throws {
     try locked(busy: "it is restored") {
       tokens = new
+      place = engine
       drop()
     }
   }
@@ -92,8 +97,10 @@ final class SessionObject: HandleObject, @unchecked Sendable {
     }
   }
 
-  /// The tokens, of a session that does not generate.
-  func restingText(before what: String) throws -> [Int32] { try locked(busy: what) { tokens } }
+  /// The tokens of a session that does not generate, and the engine that knows their keys and values best.
+  func rest(before what: String) throws -> (text: [Int32], place: Int) {
+    try locked(busy: what) { (tokens, try engine.openGroup().home(near: place)) }
+  }
 
   private func drop() {
     unread = []
@@ -104,15 +111,13 @@ final class SessionObject: HandleObject, @unchecked Sendable {
 
   func start(_ make: ([Int32]) -> GenerationRequest) throws {
     try locked(busy: "another generation") {
-      let open = try engine.openEngine()
-      let id = try open.submit(make(tokens)) { [self] event in receive(event) }
+      let id = try engine.openGroup().submit(make(tokens), near: place) { [self] event in receive(event) }
       drop()
       request = id
       phase = .generating
       shownBytes = 0
       result = vkinfer_result()
       engine.generationBegins()
-      engine.wake()
     }
   }
 
@@ -122,8 +127,7 @@ final class SessionObject: HandleObject, @unchecked Sendable {
 
   private func stop() throws {
     guard phase == .generating, let request else { return }
-    try engine.openEngine().cancel(request)
-    engine.wake()
+    try engine.openGroup().cancel(request)
   }
 
   /// Something has happened: called on the engine's thread.
@@ -168,6 +172,7 @@ final class SessionObject: HandleObject, @unchecked Sendable {
   private func finish() {
     unread.append(.end)
     phase = .ended
+    if let request, let engine = try? engine.openGroup().place(of: request) { place = engine }
     request = nil
     engine.generationEnds()
     news.broadcast()
@@ -206,14 +211,14 @@ final class SessionObject: HandleObject, @unchecked Sendable {
   /// The logits after the last token: those that a request for one more token draws it from.
   func logits() throws -> [Float] {
     try engine.checkMayWait()
-    let tokens = try restingText(before: "its logits are computed")
-    return try engine.logits(after: tokens)
+    let (text, place) = try rest(before: "its logits are computed")
+    return try engine.logits(after: text, near: place)
   }
 
   func embedding() throws -> [Float] {
     try engine.checkMayWait()
-    let tokens = try restingText(before: "its embedding is computed")
-    return try engine.embedding(of: tokens)
+    let (text, place) = try rest(before: "its embedding is computed")
+    return try engine.embedding(of: text, near: place)
   }
 
   func lastResult() throws -> vkinfer_result { try locked { result } }

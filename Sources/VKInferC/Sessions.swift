@@ -1,5 +1,6 @@
 import CVKInfer
 import Engine
+import VulkanRuntime
 
 @c @implementation
 public func vkinfer_session_open(
@@ -229,8 +230,8 @@ public func vkinfer_session_save(_ session: OpaquePointer?, _ path: UnsafePointe
   reporting {
     let session = try find(session, SessionObject.self)
     let path = try Arguments.text(path, "path")
-    let tokens = try session.restingText(before: "it is saved")
-    try session.engine.perform { try $0.saveState(of: tokens, to: path) }
+    let (text, place) = try session.rest(before: "it is saved")
+    try session.engine.perform(on: place) { try $0.saveState(of: text, to: path) }
   }
 }
 
@@ -241,7 +242,7 @@ public func vkinfer_session_restore(
   reporting {
     let session = try find(session, SessionObject.self)
     let path = try Arguments.text(path, "path")
-    _ = try session.restingText(before: "it is restored")
-    try session.replace(session.engine.perform { try $0.restoreState(from: path) })
+    let (_, place) = try session.rest(before: "it is restored")
+    try session.replace(session.engine.perform(on: place) { try $0.restoreState(from: path) }, on: place)
   }
 }

@@ -19,6 +19,7 @@ extension Generate {
     var options = EngineOptions()
     try place.apply(to: &options)
     options.memory = memory.options
+    options.memory.kvOffload = offload.kvOffload
     options.cacheType = cache.kvType
     options.contextLength =
       place.context

@@ -22,6 +22,26 @@
     STATUS(call, VKINFER_ERROR_HANDLE); \
   } while (0)
 
+static vkinfer_status reentered;
+
+static int32_t reenter(void *user, const vkinfer_token *token) {
+  (void)user;
+  reentered = vkinfer_session_run(token->session, NULL, NULL, NULL);
+  return 1;
+}
+
+static int32_t close_session(void *user, const vkinfer_token *token) {
+  (void)user;
+  OK(vkinfer_session_close(token->session));
+  return 0;
+}
+
+static int32_t close_engine(void *user, const vkinfer_token *token) {
+  (void)token;
+  OK(vkinfer_engine_close(user));
+  return 0;
+}
+
 int main(int count, char **arguments) {
   int local = 0;
   size_t size = 0;
@@ -243,6 +263,19 @@ int main(int count, char **arguments) {
   STATUS(vkinfer_session_save(session, "/nowhere/state"), VKINFER_ERROR_FILE);
   STATUS(vkinfer_session_restore(session, "/nowhere/state"), VKINFER_ERROR_FILE);
   STATUS(vkinfer_session_restore(session, arguments[1]), VKINFER_ERROR_FILE);
+
+  /* Callbacks that start what runs already, and close what they are called for. */
+  generation = tokens_wanted(20);
+  reentered = VKINFER_OK;
+  OK(vkinfer_session_run(session, &generation, reenter, NULL));
+  EXPECT(reentered == VKINFER_ERROR_STATE);
+  vkinfer_session *closing = open_session(engine, "closed by its callback");
+  STATUS(vkinfer_session_run(closing, &generation, close_session, NULL), VKINFER_ERROR_HANDLE);
+  vkinfer_engine *closing_engine = open_engine(model, 1);
+  closing = open_session(closing_engine, "closed by its callback");
+  STATUS(vkinfer_session_run(closing, &generation, close_engine, closing_engine), VKINFER_ERROR_HANDLE);
+  STATUS(vkinfer_engine_close(closing_engine), VKINFER_ERROR_HANDLE);
+  OK(vkinfer_session_truncate(session, 8));
 
   /* A context that is full. */
   memset(text, 'x', sizeof text);

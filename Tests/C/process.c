@@ -1,5 +1,5 @@
-/* What a process does around the library: process MODEL LIBRARY. Forks before opening and while an engine is open, runs on threads with
- * small stacks, uses Vulkan itself, and loads and unloads the library. */
+/* What a process does around the library: process MODEL LIBRARY LARGE_MODEL. Forks before opening and while an engine is
+ * open, runs on threads with small stacks, uses Vulkan itself, and loads and unloads the library. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -9,14 +9,24 @@
 
 static const char *path;
 
+/* Everything that does more than look something up: a stack of 64 KiB is enough for it. */
 static void *generate(void *user) {
   vkinfer_model *model;
+  vkinfer_device_info devices[16];
+  float values[259];
+  int32_t tokens[64];
+  size_t count;
   (void)user;
+  devices[0].size = sizeof devices[0];
+  OK(vkinfer_devices(devices, 16, &count));
   OK(vkinfer_model_open(path, &model));
+  OK(vkinfer_tokenize(model, "a small stack", 13, VKINFER_ADD_SPECIAL, tokens, 64, &count));
   vkinfer_engine *engine = open_engine(model, 1);
   vkinfer_session *session = open_session(engine, "a small stack");
   vkinfer_generation_options options = tokens_wanted(4);
   OK(vkinfer_session_run(session, &options, NULL, NULL));
+  OK(vkinfer_session_logits(session, values, 259, &count));
+  OK(vkinfer_session_embedding(session, values, 259, &count));
   OK(vkinfer_engine_close(engine));
   OK(vkinfer_model_close(model));
   return NULL;
@@ -90,29 +100,50 @@ static int mapped(const char *name) {
   return found;
 }
 
-/* This program is linked to the library, so a copy under another name is what comes and goes. */
-static void load_and_unload(const char *library) {
+/* How many threads this process has. */
+static int thread_count(void) {
+  char line[256];
+  int count = 0;
+  FILE *status = fopen("/proc/self/status", "r");
+  EXPECT(status != NULL);
+  while (count == 0 && fgets(line, sizeof line, status) != NULL) {
+    sscanf(line, "Threads: %d", &count);
+  }
+  fclose(status);
+  return count;
+}
+
+/* This program is linked to the library, so a copy under another name is what comes and goes. None of its threads stays: it
+ * would run on in code that is gone. The model is large enough to be loaded by several, and a mesh has some of its own. */
+static void load_and_unload(const char *library, const char *large) {
+  const int before = thread_count();
   for (int round = 0; round < 4; round++) {
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     EXPECT(handle != NULL);
     vkinfer_status (*open_model)(const char *, vkinfer_model **);
     vkinfer_status (*open)(vkinfer_model *, const vkinfer_engine_options *, vkinfer_engine **);
     vkinfer_status (*close)(vkinfer_engine *);
+    vkinfer_status (*set_default)(vkinfer_engine_options *, size_t);
     *(void **)&open_model = dlsym(handle, "vkinfer_model_open");
     *(void **)&open = dlsym(handle, "vkinfer_engine_open");
     *(void **)&close = dlsym(handle, "vkinfer_engine_close");
+    *(void **)&set_default = dlsym(handle, "vkinfer_engine_options_default");
     vkinfer_model *model;
     vkinfer_engine *engine;
-    EXPECT(open_model(path, &model) == VKINFER_OK && open(model, NULL, &engine) == VKINFER_OK);
+    vkinfer_engine_options options;
+    EXPECT(set_default(&options, sizeof options) == VKINFER_OK);
+    options.context_length = 256;
+    options.tensor_parallel = round < 2 ? 1 : 2;
+    EXPECT(open_model(large, &model) == VKINFER_OK && open(model, &options, &engine) == VKINFER_OK);
     /* Every other time the engine is left to the unloading. */
     EXPECT(round % 2 == 1 || close(engine) == VKINFER_OK);
     EXPECT(dlclose(handle) == 0);
-    EXPECT(!mapped(library));
+    EXPECT(!mapped(library) && thread_count() == before);
   }
 }
 
 int main(int count, char **arguments) {
-  EXPECT(count == 3);
+  EXPECT(count == 4);
   path = arguments[1];
   in_child(child_generates, NULL);
   in_child(child_ends_at_work, NULL);
@@ -131,6 +162,6 @@ int main(int count, char **arguments) {
   vkDestroyDevice(device, NULL);
   vkDestroyInstance(instance, NULL);
   generate(NULL);
-  load_and_unload(arguments[2]);
+  load_and_unload(arguments[2], arguments[3]);
   return 0;
 }

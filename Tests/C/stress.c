@@ -1,5 +1,5 @@
 /* Many threads open, feed, generate, cancel, save and close at the same time, handles of others among them:
- * stress MODEL THREADS ROUNDS FOLDER. */
+ * stress MODEL THREADS ROUNDS FOLDER [COPIES]. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include "check.h"
@@ -95,14 +95,19 @@ static void *run(void *argument) {
 }
 
 int main(int count, char **arguments) {
-  EXPECT(count == 5);
+  EXPECT(count == 5 || count == 6);
   int threads = atoi(arguments[2]);
   rounds = atoi(arguments[3]);
   folder = arguments[4];
   pthread_t thread[256];
   EXPECT(threads >= 1 && threads <= 256);
   OK(vkinfer_model_open(arguments[1], &model));
-  engine = open_engine(model, 8);
+  vkinfer_engine_options engine_options;
+  OK(vkinfer_engine_options_default(&engine_options, sizeof engine_options));
+  engine_options.parallel = 8;
+  engine_options.context_length = 256;
+  engine_options.data_parallel = count == 6 ? (uint32_t)atoi(arguments[5]) : 1;
+  OK(vkinfer_engine_open(model, &engine_options, &engine));
   for (int index = 0; index < threads; index++) {
     EXPECT(pthread_create(&thread[index], NULL, run, (void *)(uintptr_t)index) == 0);
   }

@@ -1,6 +1,7 @@
 import Foundation
 import ModelFiles
 import Testing
+import VulkanRuntime
 
 @testable import Engine
 

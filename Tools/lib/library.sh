@@ -62,7 +62,8 @@ library_examples() {
   local compiler example output
   for compiler in gcc clang; do
     for example in minimal chat parallel streaming; do
-      library_build $compiler Examples/c/$example.c $example-$compiler -std=c99 -pedantic || return
+      library_build $compiler Examples/c/$example.c $example-$compiler -std=c99 -pedantic -Wmissing-field-initializers ||
+        return
     done
   done
   g++ "${library_warnings[@]}" -std=c++11 -fsyntax-only -x c++ "$library_prefix/include/vkinfer.h" || return
@@ -76,10 +77,10 @@ library_examples() {
   grep -qx '17, 18, 19, 20,' <<<"$output" || return
 }
 
-# Programs that hand over anything, keep and damage states, use 32 threads or a mesh: with the address sanitizer.
+# Programs that hand over anything, keep and damage states, use 32 threads, a mesh or copies: with the address sanitizer.
 library_programs() {
   local program sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
-  for program in arguments state stress mesh embedding; do
+  for program in arguments state stress mesh placement embedding; do
     library_build gcc Tests/C/$program.c $program -std=gnu11 "${sanitizers[@]}" || return
   done
   library_build gcc Examples/c/minimal.c minimal-sanitized -std=c99 "${sanitizers[@]}" || return
@@ -90,10 +91,12 @@ library_programs() {
   library_run "$library_work/arguments" "$tiny" || return
   library_run "$library_work/state" "$tiny" "$library_work/states" || return
   library_run "$library_work/mesh" "$tiny" "$library_work/states" || return
+  library_run "$library_work/placement" "$tiny" "$library_work/states" || return
   library_run "$library_work/embedding" "$tiny" || return
   library_run "$library_work/stress" "$tiny" 32 20 "$library_work/states" || return
+  library_run "$library_work/stress" "$tiny" 32 10 "$library_work/states" 2 || return
   library_run "$library_work/minimal-sanitized" "$tiny" >/dev/null || return
-  library_run "$library_work/process" "$tiny" "$library_work/copy.so"
+  library_run "$library_work/process" "$tiny" "$library_work/copy.so" "$model"
 }
 
 # Data races among 32 threads that open, feed, cancel, close and load: a library of its own, built with the thread
@@ -114,8 +117,11 @@ library_races() {
     cat "$folder/link.log" >&2
     return 1
   }
-  VK_DRIVER_FILES=$lavapipe TSAN_OPTIONS="halt_on_error=0 exitcode=66 history_size=4" \
-    library_run "$folder/stress" "$library_work/tiny.gguf" 32 20 "$folder/states"
+  local copies
+  for copies in 1 2; do
+    VK_DRIVER_FILES=$lavapipe TSAN_OPTIONS="halt_on_error=0 exitcode=66 history_size=4" \
+      library_run "$folder/stress" "$library_work/tiny.gguf" 32 20 "$folder/states" $copies || return
+  done
 }
 
 # From Python, without anything but ctypes: the text is that of the command line.

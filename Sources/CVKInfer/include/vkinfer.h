@@ -25,7 +25,8 @@
  * texts. Where no device can go on, everything that needs one returns VKINFER_ERROR_DEVICE.
  *
  * Threads. Every function can be called from any thread at any time, also with the same handle, and needs a stack of
- * 64 KiB at most. An engine has one thread of its own, which does all the work on the device; signals are blocked there.
+ * 64 KiB at most. An engine has a thread of its own (with data_parallel, each copy of the model has), which does all the work on
+ * the device; signals are blocked there, and none of the library's threads outlives its engine.
  * Pointers inside a vkinfer_token stay valid until the next call of vkinfer_session_next, vkinfer_session_run,
  * vkinfer_session_start, vkinfer_session_close or vkinfer_engine_wait that concerns its session.
  *
@@ -117,7 +118,9 @@ vkinfer_status vkinfer_devices(vkinfer_device_info *devices, size_t capacity, si
 
 /* ---- Models ----------------------------------------------------------------------------------------------------- */
 
-/* Opens and checks a GGUF file, any part of a split one. No device is involved. */
+/* Opens and checks a GGUF file, any part of a split one. No device is involved, and no weight is read. The caller closes
+ * the model. VKINFER_ERROR_FILE: it cannot be read, or is damaged. VKINFER_ERROR_MODEL: its architecture or tokenizer is not
+ * supported, or what it says of itself does not fit together. */
 vkinfer_status vkinfer_model_open(const char *path, vkinfer_model **model);
 
 /* Gives a model up; engines made from it keep what they need. */
@@ -142,6 +145,7 @@ typedef struct vkinfer_model_info {
   char name[256]; /* empty if the file gives none */
 } vkinfer_model_info;
 
+/* The model's shape and names, out of its file. `info->size` must be set. */
 vkinfer_status vkinfer_model_inspect(vkinfer_model *model, vkinfer_model_info *info);
 
 /* A value of the file's metadata as text, such as "tokenizer.chat_template" or "general.license", with a 0 byte at the
@@ -173,13 +177,15 @@ vkinfer_status vkinfer_token_ends(vkinfer_model *model, int32_t token, int32_t *
 #define VKINFER_STAGE_WEIGHTS 0 /* done and total: bytes */
 #define VKINFER_STAGE_KERNELS 1 /* done: milliseconds so far; total: 0, nobody knows */
 
-/* How far loading is. Called some times a second on the engine's thread while vkinfer_engine_open waits. Not 0 stops. */
+/* How far loading is. Called some times a second on a thread of the library while vkinfer_engine_open waits. Not 0 stops:
+ * the result is VKINFER_ERROR_CANCELLED. Copies of a model (data_parallel) are loaded one after the other. */
 typedef int32_t (*vkinfer_progress)(void *user, uint32_t stage, uint64_t done, uint64_t total);
 
 #define VKINFER_LOG_ERROR 0
 #define VKINFER_LOG_INFO 1
 
-/* One line, without a line feed, valid during the call. Called on the engine's thread, which waits for it: it must not
+/* One line, without a line feed, valid during the call: what was decided while loading, devices that failed or were lost.
+ * Called on a thread of the library, which waits for it (with data_parallel perhaps on several at a time): it must not
  * close the engine. */
 typedef void (*vkinfer_log)(void *user, uint32_t level, const char *text);
 
@@ -201,8 +207,8 @@ typedef struct vkinfer_engine_options {
   void *progress_user;
   vkinfer_log log; /* or NULL */
   void *log_user;
-  /* A mesh has tensor_parallel times pipeline_parallel devices. Without both, `mesh` splits layers over all. (For a copy
-   * of the model on each of several devices, open an engine for each.) */
+  /* A mesh has tensor_parallel times pipeline_parallel devices. Without either (and data_parallel), `mesh` splits
+   * every layer over all that it names. */
   uint32_t tensor_parallel;   /* devices that split every layer between them; 0 chooses */
   uint32_t pipeline_parallel; /* stages of consecutive layers, on devices of their own; 0 chooses */
   uint32_t weights_from;      /* VKINFER_WEIGHTS_*: where weights stream from that the device has no room for */
@@ -211,11 +217,30 @@ typedef struct vkinfer_engine_options {
   int32_t paced;              /* 1: texts get tokens evenly while prompts come; steps then depend on time */
   uint32_t pooling;           /* VKINFER_POOLING_*: what embeddings are made of */
   int32_t no_rebuild;         /* 1: an engine that loses a device of its mesh does not go on with those left */
+  uint32_t kv_offload;        /* VKINFER_KV_OFFLOAD_*: keys and values that wait in host memory */
+  uint32_t mesh_path;         /* VKINFER_MESH_PATH_*: how the devices of a mesh wait for one another */
+  /* Copies of the model, each with a thread and tensor_parallel times pipeline_parallel devices of its own (`mesh` then
+   * names those of one copy after the other); they share out what sessions generate, and `parallel` is for all together.
+   * A session stays with the copy that knows its text while that has room. 0 and 1: one copy; at most 64. */
+  uint32_t data_parallel;
+  uint32_t stage_count;         /* of stage_layers: 0, or as many as pipeline_parallel */
+  const uint32_t *stage_layers; /* layers of each stage; NULL: what takes all as long, as far as memory allows */
 } vkinfer_engine_options;
 
 #define VKINFER_WEIGHTS_AUTO 0 /* from host memory as far as that goes */
 #define VKINFER_WEIGHTS_HOST 1
 #define VKINFER_WEIGHTS_FILE 2
+
+/* Keys and values come to the device layer by layer while others compute; on one device, not on a mesh. Results do not
+ * depend on it. */
+#define VKINFER_KV_OFFLOAD_AUTO 0 /* of as many layers as it takes, if the device has no room for all */
+#define VKINFER_KV_OFFLOAD_ON 1   /* of all layers */
+#define VKINFER_KV_OFFLOAD_OFF 2  /* none: a context that does not fit is shorter, or an error */
+
+#define VKINFER_MESH_PATH_AUTO 0 /* the fastest of those that a trial finds to work */
+#define VKINFER_MESH_PATH_FLAGS 1
+#define VKINFER_MESH_PATH_SEMAPHORES 2 /* of one physical device, there several times */
+#define VKINFER_MESH_PATH_THREADS 3
 
 #define VKINFER_POOLING_MODEL 0 /* as the model's file says, else the last token's */
 #define VKINFER_POOLING_LAST 1
@@ -225,11 +250,13 @@ typedef struct vkinfer_engine_options {
 vkinfer_status vkinfer_engine_options_default(vkinfer_engine_options *options, size_t size);
 
 /* Loads a model onto a device: takes from tenths of a second to minutes. `options` may be NULL, and is not needed after
- * the call. */
+ * the call. The caller closes the engine. VKINFER_ERROR_ARGUMENT: an option that is not possible, or devices that the model
+ * cannot be split over. VKINFER_ERROR_DEVICE: no Vulkan, or no such device. VKINFER_ERROR_MEMORY: no room for weights or
+ * context. VKINFER_ERROR_FILE: weights cannot be read. */
 vkinfer_status vkinfer_engine_open(
     vkinfer_model *model, const vkinfer_engine_options *options, vkinfer_engine **engine);
 
-/* Ends all of its sessions, waits for the step under way, and frees the device. Calls that wait for its sessions on
+/* Ends all of its sessions, waits for the steps under way, and frees the devices. Calls that wait for its sessions on
  * other threads return VKINFER_ERROR_HANDLE. Not from a callback on the engine's thread: VKINFER_ERROR_STATE. */
 vkinfer_status vkinfer_engine_close(vkinfer_engine *engine);
 
@@ -245,8 +272,11 @@ typedef struct vkinfer_engine_info {
   uint64_t streamed_bytes; /* of weights, that every step brings to the device */
   uint32_t device_count;   /* of the mesh; 1 without one. Fewer after some were lost; 0 if none runs the model any more */
   uint32_t lost_count;     /* devices of the mesh that were lost */
+  uint32_t engine_count;   /* copies of the model (data_parallel): numbers above are sums, the context the shortest */
+  uint32_t reserved;
 } vkinfer_engine_info;
 
+/* What an engine runs on, its limits and its memory, as they are now. `info->size` must be set. Does not wait for steps. */
 vkinfer_status vkinfer_engine_inspect(vkinfer_engine *engine, vkinfer_engine_info *info);
 
 /* Waits until some session of the engine has a token or an end to read with vkinfer_session_next, and gives its handle.
@@ -256,14 +286,15 @@ vkinfer_status vkinfer_engine_wait(vkinfer_engine *engine, int32_t timeout_ms, v
 
 /* ---- Sessions --------------------------------------------------------------------------------------------------- */
 
-/* A new, empty text. Costs nothing until it generates. */
+/* A new, empty text. Costs nothing until it generates. The caller closes it, or its engine. */
 vkinfer_status vkinfer_session_open(vkinfer_engine *engine, vkinfer_session **session);
 
 /* Ends the session, also while it generates or another thread waits for it (which gets VKINFER_ERROR_HANDLE). */
 vkinfer_status vkinfer_session_close(vkinfer_session *session);
 
-/* Appends to the text. Nothing is computed yet. VKINFER_ERROR_STATE while it generates; tokens that a finished generation
- * has left unread are dropped (they are part of the text). `flags`: as for vkinfer_tokenize. */
+/* Appends to the text. Nothing is computed yet, and nothing of what is handed over is needed after the call.
+ * VKINFER_ERROR_STATE while it generates; tokens that a finished generation has left unread are dropped (they are part of
+ * the text). VKINFER_ERROR_PROMPT: a token is not of the vocabulary. `flags`: as for vkinfer_tokenize. */
 vkinfer_status vkinfer_session_feed(vkinfer_session *session, const int32_t *tokens, size_t count);
 vkinfer_status vkinfer_session_feed_text(
     vkinfer_session *session, const char *text, size_t length, uint32_t flags);
@@ -271,7 +302,8 @@ vkinfer_status vkinfer_session_feed_text(
 /* The tokens of the text so far, those generated among them. */
 vkinfer_status vkinfer_session_tokens(vkinfer_session *session, int32_t *tokens, size_t capacity, size_t *count);
 
-/* Shortens the text to its first `count` tokens, at most what it has. VKINFER_ERROR_STATE while it generates. */
+/* Shortens the text to its first `count` tokens. VKINFER_ERROR_ARGUMENT if it has fewer, VKINFER_ERROR_STATE while it
+ * generates. */
 vkinfer_status vkinfer_session_truncate(vkinfer_session *session, size_t count);
 
 typedef struct vkinfer_generation_options {
@@ -310,21 +342,23 @@ typedef struct vkinfer_token {
   const vkinfer_logprob *top; /* best first */
 } vkinfer_token;
 
-/* Begins to continue the text, on the engine's thread, and returns at once. `options` may be NULL. What the engine knows
- * of a text from before (full pages of 32 tokens) is not computed again. */
+/* Begins to continue the text, on the engine's thread, and returns at once. `options` may be NULL, and is not needed after
+ * the call. What the engine knows of a text from before (full pages of 32 tokens) is not computed again.
+ * VKINFER_ERROR_PROMPT: the text is empty or longer than the context. VKINFER_ERROR_STATE: it generates already. */
 vkinfer_status vkinfer_session_start(vkinfer_session *session, const vkinfer_generation_options *options);
 
 /* The next token of the generation that was started. Milliseconds to wait; 0 only looks, -1 waits for ever.
  * VKINFER_OK: `token` is filled in (its `size` must be set). VKINFER_DONE: the generation has ended, and
  * vkinfer_session_result says how. VKINFER_TIMEOUT: none yet. VKINFER_ERROR_STATE: none was started.
- * VKINFER_ERROR_DEVICE, once: the device failed. */
+ * VKINFER_ERROR_DEVICE, once: the device failed; VKINFER_DONE is next. */
 vkinfer_status vkinfer_session_next(vkinfer_session *session, int32_t timeout_ms, vkinfer_token *token);
 
 /* Called by vkinfer_session_run on the thread that runs it; may call anything. Not 0 ends the generation. */
 typedef int32_t (*vkinfer_token_callback)(void *user, const vkinfer_token *token);
 
 /* Starts, and calls `callback` (may be NULL) for every token until the generation ends. VKINFER_OK at its end, also when
- * it was cancelled: see vkinfer_session_result. */
+ * it was cancelled: see vkinfer_session_result. Errors are those of vkinfer_session_start, VKINFER_ERROR_DEVICE when the
+ * device fails, and VKINFER_ERROR_HANDLE when the callback or another thread closes the session or its engine. */
 vkinfer_status vkinfer_session_run(
     vkinfer_session *session, const vkinfer_generation_options *options, vkinfer_token_callback callback,
     void *user);
@@ -349,7 +383,7 @@ typedef struct vkinfer_result {
   double decode_seconds;     /* from the first token to the last */
 } vkinfer_result;
 
-/* How the last generation went. */
+/* How the last generation went. `result->size` must be set. */
 vkinfer_status vkinfer_session_result(vkinfer_session *session, vkinfer_result *result);
 
 /* The logits after the text's last token: one for each token of the vocabulary, computed now, with other sessions. The
@@ -358,7 +392,7 @@ vkinfer_status vkinfer_session_logits(vkinfer_session *session, float *logits, s
 
 /* Writes the text and what the engine knows of its keys and values to a file, whole or not at all. The file does not
  * depend on the devices: what a mesh has saved, one device or another mesh can restore, and the other way.
- * VKINFER_ERROR_STATE while it generates. */
+ * VKINFER_ERROR_FILE: it cannot be written. VKINFER_ERROR_STATE while it generates. */
 vkinfer_status vkinfer_session_save(vkinfer_session *session, const char *path);
 
 /* Replaces the text by that of a file of vkinfer_session_save, and hands its keys and values to the engine: generation

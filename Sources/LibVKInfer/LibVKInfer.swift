@@ -1,0 +1,2 @@
+// Nothing but what Package.swift says of the linking: the functions are in VKInferC.
+import VKInferC
