@@ -6,7 +6,7 @@
 
 static vkinfer_model *model;
 static vkinfer_engine *engine;
-static const char *folder;
+static const char *folder, *model_path;
 static int rounds;
 /* Sessions that any thread may cancel or close. */
 static _Atomic(vkinfer_session *) shared[8];
@@ -35,7 +35,7 @@ static void *run(void *argument) {
     vkinfer_session *session = open_session(engine, text);
     vkinfer_generation_options options = tokens_wanted(6);
     int32_t left = 1 + (int32_t)(random >> 12) % 6;
-    switch ((random >> 8) % 7) {
+    switch ((random >> 8) % 8) {
     case 0: /* to the end, or until the callback has enough */
       OK(vkinfer_session_run(session, &options, count_token, &left));
       OK(vkinfer_session_close(session));
@@ -83,6 +83,22 @@ static void *run(void *argument) {
       OK(vkinfer_session_close(session));
       break;
     }
+    case 6: { /* a model and, now and then, an engine of its own, beside the others */
+      vkinfer_model *other = NULL;
+      size_t count;
+      OK(vkinfer_model_open(model_path, &other));
+      OK(vkinfer_tokenize(other, text, strlen(text), VKINFER_ADD_SPECIAL, NULL, 0, &count));
+      if (round % 8 == 0) {
+        vkinfer_engine *own = open_engine(other, 1);
+        OK(vkinfer_model_close(other));
+        OK(vkinfer_session_run(open_session(own, text), &options, count_token, &left));
+        OK(vkinfer_engine_close(own));
+      } else {
+        OK(vkinfer_model_close(other));
+      }
+      OK(vkinfer_session_close(session));
+      break;
+    }
     default: /* saved and restored */
       snprintf(path, sizeof path, "%s/state.%u", folder, number);
       OK(vkinfer_session_run(session, &options, count_token, &left));
@@ -99,6 +115,7 @@ int main(int count, char **arguments) {
   int threads = atoi(arguments[2]);
   rounds = atoi(arguments[3]);
   folder = arguments[4];
+  model_path = arguments[1];
   pthread_t thread[256];
   EXPECT(threads >= 1 && threads <= 256);
   OK(vkinfer_model_open(arguments[1], &model));
