@@ -82,13 +82,7 @@ uvec2 input_place(uint i) {
   return item_place(min(i * THREADS + gl_LocalInvocationIndex, TILE_TOKENS * STEP_QUADS - 1), STEP_QUADS);
 }
 
-uint to_halves(vec2 pair) {
-#if defined(FORMAT_F32) || defined(FORMAT_BF16)
-  // Only these hold weights that float16 does not.
-  pair = clamp(pair, vec2(-65504.0), vec2(65504.0));
-#endif
-  return packHalf2x16(pair);
-}
+#include "matrix/halves.glsl"
 
 // Issues the loads of the step that starts at input `first`. Inputs come in 32s: of a larger step, the end may lie
 // past the last. There, weights are the row's last ones, and store_step makes the inputs zeros.
@@ -107,21 +101,17 @@ void load_step(uint first) {
 
 // Puts chunk `index` of a row's step into shared memory; the step starts at quad `at`.
 void store_weights(Chunk chunk, uint at, uint index) {
-#ifdef FORMAT_F16
-  tile[at + index] = chunk.halves;
-#else
-  vec4 w[CHUNK / 4];
-  unpack_chunk(chunk, w);
+  uint halves[CHUNK / 2];
+  unpack_halves(chunk, halves);
 #ifdef FORMAT_F32
   // Half a quad: the other half is another chunk's.
-  tile[at + index / 2][index % 2 * 2] = to_halves(w[0].xy);
-  tile[at + index / 2][index % 2 * 2 + 1] = to_halves(w[0].zw);
+  tile[at + index / 2][index % 2 * 2] = halves[0];
+  tile[at + index / 2][index % 2 * 2 + 1] = halves[1];
 #else
   [[unroll]] for (uint j = 0; j < CHUNK / 8; j++) {
-    tile[at + index * (CHUNK / 8) + j] = uvec4(
-        to_halves(w[2 * j].xy), to_halves(w[2 * j].zw), to_halves(w[2 * j + 1].xy), to_halves(w[2 * j + 1].zw));
+    tile[at + index * (CHUNK / 8) + j] =
+        uvec4(halves[4 * j], halves[4 * j + 1], halves[4 * j + 2], halves[4 * j + 3]);
   }
-#endif
 #endif
 }
 

@@ -67,14 +67,23 @@ package struct KernelBenchmark {
   package func tilings(
     _ type: TensorType, columns: [Int], count: Int, onFigure: (KernelFigure) throws -> Void
   ) throws {
+    // Several columns go straight to the matrix units where they can.
+    let direct = StepMethod(gemm: .direct)
+    let canDirect = benchmark.cache(for: direct).traits.fragments != nil
     for (stage, model) in try stages(type) where stage.isLinear {
       let name = Self.name(stage)
       let wanted = columns.filter { wants("\(name), columns \($0)") }
       guard let most = wanted.max() else { continue }
-      let subject = try subject(stage, model, most: most)
       for columnCount in wanted {
-        let comparison = TilingComparison(subject: subject, columnCount: columnCount)
-        for (tiling, timing) in try comparison.run(repetitions: repetitions, best: count) {
+        let isDirect = canDirect && (2...DirectMatrixKernel.mostTokens).contains(columnCount)
+        let subject = try subject(stage, model, most: most, method: isDirect ? direct : StepMethod())
+        let timings =
+          isDirect
+          ? try DirectTilingComparison(subject: subject, tokenCount: columnCount)
+            .run(repetitions: repetitions, best: count)
+          : try TilingComparison(subject: subject, columnCount: columnCount)
+            .run(repetitions: repetitions, best: count)
+        for (tiling, timing) in timings {
           try onFigure(
             KernelFigure(
               name: "\(name), \(tiling)", type: Self.type(stage), columns: columnCount,

@@ -107,10 +107,14 @@ final class StageSubject {
   }
 
   /// Seconds of one copy in a step, with the barrier behind it; without a stage, of sampling.
-  func time(_ step: Step, samples: SampleParameters? = nil, repetitions: Int) throws -> Timing {
+  ///
+  /// - Parameter isWarm: whether the device's clock is up already.
+  func time(
+    _ step: Step, samples: SampleParameters? = nil, repetitions: Int, isWarm: Bool = false
+  ) throws -> Timing {
     let shape = prepare(step, samples: samples)
     let count = copies > 0 ? copies : 20
-    let timing = try benchmark.time(repetitions: repetitions) { commands, end in
+    let timing = try benchmark.time(repetitions: repetitions, isWarm: isWarm) { commands, end in
       if copies > 0 {
         try recorder.record(commands, shape: shape, slot: slot) { if $0 == copies - 1 { end() } }
       } else {

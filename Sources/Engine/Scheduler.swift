@@ -116,13 +116,14 @@ struct Scheduler {
       guard index < running.count else { break }
       parts.append(part(at: index, count: 1, firstNewPage: pageCount))
     }
-    // Prompts must not hold up those who wait for their next token.
+    // Prompts must not hold up those who wait for their next token. But steps of few texts are short, and little enters
+    // beside them: few would stay few while many wait.
+    let mixed = max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1)
+    let isStarved = 2 * parts.count < limits.sequences && waiting.count > parts.count
     var budget =
       parts.isEmpty
       ? promptChunk
-      : min(
-        limits.promptTokens,
-        pace.promptTokensBesideText ?? max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1))
+      : min(limits.promptTokens, pace.promptTokensBesideText.map { isStarved ? max($0, mixed) : $0 } ?? mixed)
     for index in running.indices where budget > 0 && running[index].ready > 1 {
       parts.append(
         part(

@@ -28,6 +28,8 @@ package struct DeviceTraits: Sendable, Hashable {
   package var canShuffle: Bool
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
   package var matrixUnits: MatrixUnits?
+  /// How the matrix units' fragments lie in registers, where `KernelCache` has found it out and can make use of it.
+  package var fragments: FragmentLayout?
   /// Whether products of many tokens that are not computed on matrix units go in tiles (`LinearTileKernel`).
   package var usesTiles: Bool
 
@@ -46,7 +48,8 @@ package struct DeviceTraits: Sendable, Hashable {
     canShuffle = capabilities.subgroupShuffle
     // CPU drivers gain by neither.
     let isUsualGPU = method.gemm == nil && !isCPU
-    matrixUnits = method.isFast && (isUsualGPU || method.gemm == .matrix) ? MatrixUnits(capabilities) : nil
+    let usesMatrixUnits = isUsualGPU || method.gemm == .matrix || method.gemm == .direct
+    matrixUnits = method.isFast && usesMatrixUnits ? MatrixUnits(capabilities) : nil
     usesTiles = method.isFast && (isUsualGPU || method.gemm == .tiles)
     maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
     switch physical.kind {

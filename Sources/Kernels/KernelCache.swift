@@ -20,7 +20,12 @@ package final class KernelCache: Sendable {
   /// - Parameter method: how steps are computed with these pipelines.
   package init(device: Device, method: StepMethod = StepMethod()) {
     self.device = device
-    traits = DeviceTraits(device.physical, method: method)
+    var traits = DeviceTraits(device.physical, method: method)
+    if traits.matrixUnits != nil, method.gemm != .matrix {
+      // A device that cannot tell goes without.
+      traits.fragments = try? FragmentProbe.layout(device: device, subgroupSize: traits.subgroupSize)
+    }
+    self.traits = traits
     tuning = LinearTuning(device: device)
   }
 

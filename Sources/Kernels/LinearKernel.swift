@@ -74,7 +74,9 @@ package struct LinearKernel: Sendable, Hashable {
   }
 
   /// A sound tiling for `columnCount` columns: enough subgroups to fill the device, else few rows re-reading inputs.
-  package func tiling(columnCount: Int, traits: DeviceTraits) -> Tiling {
+  ///
+  /// - Parameter isChained: whether it runs in a chain of stages without barriers.
+  package func tiling(columnCount: Int, isChained: Bool = false, traits: DeviceTraits) -> Tiling {
     if isNaive {
       // A workgroup for two rows of one column; for more where that would be more workgroups than devices allow.
       let subgroups = traits.isCPU ? 1 : max(1, traits.invocations(128) / traits.subgroupSize)
@@ -99,6 +101,18 @@ package struct LinearKernel: Sendable, Hashable {
     let columnGroups = (columnCount + columns - 1) / columns
     let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
     func subgroupsInAll(_ rows: Int, _ split: Int) -> Int { matrix.rows / rows * split * columnGroups }
+    if isChained, columns == 1, inputs == .floats {
+      // Every workgroup waits for the stage before and keeps inputs of its own: few and large ones, each lane with
+      // eight chunks under way.
+      let isMany = subgroupsInAll(4, 1) >= traits.wantedSubgroups / 3
+      let rows = isMany && matrix.format.chunk <= 8 && epilogue != .queryKeyValueNorm ? 4 : 2
+      var unroll = 4
+      while unroll > 1, rows * unroll * matrix.format.chunk > 64 || unroll > max(1, chunksPerLane) {
+        unroll /= 2
+      }
+      return Tiling(
+        subgroups: min(max(8, rowMultiple / rows), most), split: 1, rows: rows, columns: 1, unroll: unroll)
+    }
     var rows: Int
     var split = 1
     var groupRows: Int
@@ -144,8 +158,8 @@ package struct LinearKernel: Sendable, Hashable {
 
   /// Tilings that are worth measuring for `columnCount` columns, the default first: those that were the best for
   /// some product on some device, or near it.
-  package func candidates(columnCount: Int, traits: DeviceTraits) -> [Tiling] {
-    let standard = tiling(columnCount: columnCount, traits: traits)
+  package func candidates(columnCount: Int, isChained: Bool = false, traits: DeviceTraits) -> [Tiling] {
+    let standard = tiling(columnCount: columnCount, isChained: isChained, traits: traits)
     if isNaive { return [standard] }
     let chunksPerLane = matrix.columns / matrix.format.chunk / traits.subgroupSize
     // Subgroups, split, rows, unroll.
@@ -163,12 +177,19 @@ package struct LinearKernel: Sendable, Hashable {
           (16, 1, 4, 1),
           (32, 1, 2, 2), (8, 1, 8, 2), (32, 2, 4, 1), (4, 1, 4, 2), (8, 1, 2, 2),
         ]
-        : [
-          (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),
-          (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4), (16, 4, 2, 4),
-          (8, 1, 4, 2), (16, 2, 4, 2),
-          (16, 1, 2, 4),
-        ]
+        : isChained
+          ? [
+            (8, 1, 4, 2), (8, 1, 2, 4), (16, 1, 2, 4), (16, 2, 4, 2), (16, 2, 2, 4), (16, 1, 4, 2),
+            (8, 2, 2, 4),
+            (16, 1, 1, 8), (4, 1, 4, 2), (8, 1, 4, 4), (16, 4, 2, 2), (16, 4, 2, 4), (8, 4, 2, 4),
+            (4, 2, 2, 4),
+          ]
+          : [
+            (2, 2, 2, 2), (2, 2, 2, 4), (4, 2, 2, 4), (4, 4, 2, 2), (8, 4, 2, 2), (8, 4, 2, 4), (8, 2, 2, 4),
+            (16, 4, 2, 2), (8, 1, 2, 4), (4, 1, 4, 2), (16, 1, 1, 8), (16, 2, 2, 4), (16, 4, 2, 4),
+            (8, 1, 4, 2), (16, 2, 4, 2),
+            (16, 1, 2, 4),
+          ]
     // Parts that workgroups leave for the next stage to go through must not be many.
     let leaves = (epilogue == .residual && next != .none) || epilogue == .store
     let fewestRows = leaves ? 8 : 2

@@ -111,10 +111,11 @@ package final class LinearTuner {
       for product in recorder.products(at: index, shape: shape, slot: slot, squareCount: 256)
       where product.columnCount > 0 && !product.kernel.isNaive && recorder.tileKernel(product) == nil {
         let key = LinearTuning.Key(
-          product.kernel, columnCount: product.columnCount, isChained: recorder.chainsStages)
+          product.kernel, columnCount: product.columnCount, isChained: recorder.chainsStages,
+          traits: recorder.traits)
         if found[key] == nil {
           let candidates = product.kernel.candidates(
-            columnCount: product.columnCount, traits: recorder.traits)
+            columnCount: product.columnCount, isChained: recorder.chainsStages, traits: recorder.traits)
           let known = recorder.cache.tuning.known(key, among: candidates)
           let tried = min(known?.tried ?? 0, candidates.count)
           guard tried < candidates.count else { continue }

@@ -8,9 +8,9 @@ package final class LinearTuning: Sendable {
   struct Key: Hashable, Sendable {
     let text: String
 
-    init(_ kernel: LinearKernel, columnCount: Int, isChained: Bool) {
+    init(_ kernel: LinearKernel, columnCount: Int, isChained: Bool, traits: DeviceTraits) {
       text =
-        "\(kernel.shaderName) \(kernel.matrix.rows)x\(kernel.matrix.columns) \(kernel.epilogue)"
+        "\(kernel.shaderName(traits)) \(kernel.matrix.rows)x\(kernel.matrix.columns) \(kernel.epilogue)"
         + (kernel.hasNorm ? " norm" : "") + (kernel.hasBias ? " bias" : "")
         + " to \(kernel.next), columns \(columnCount)" + (isChained ? ", chained" : "")
     }
@@ -48,9 +48,10 @@ package final class LinearTuning: Sendable {
   package func tiling(
     _ kernel: LinearKernel, columnCount: Int, isChained: Bool = false, traits: DeviceTraits
   ) -> LinearKernel.Tiling {
-    let key = Key(kernel, columnCount: columnCount, isChained: isChained)
-    let candidates = kernel.candidates(columnCount: columnCount, traits: traits)
-    return known(key, among: candidates)?.tiling ?? kernel.tiling(columnCount: columnCount, traits: traits)
+    let key = Key(kernel, columnCount: columnCount, isChained: isChained, traits: traits)
+    let candidates = kernel.candidates(columnCount: columnCount, isChained: isChained, traits: traits)
+    return known(key, among: candidates)?.tiling
+      ?? kernel.tiling(columnCount: columnCount, isChained: isChained, traits: traits)
   }
 
   /// What is known of a product; a file may hold anything, so it must be among the candidates.

@@ -89,13 +89,18 @@ package struct MatrixKernel: Sendable, Hashable {
     tiling: MatrixTiling? = nil
   ) throws {
     let tiling = tiling ?? self.tiling(tokenCount: tokenCount, traits: cache.traits)
+    commands.dispatch(
+      try pipeline(tiling, cache: cache), pushConstants: withMatrix(push),
+      groups: groups(tiling, tokenCount: tokenCount))
+  }
+
+  /// `push` with what the matrix gives: `weights`, `columns`, `rows` and `row_offset`.
+  func withMatrix(_ push: MatrixPush) -> MatrixPush {
     var push = push
     push.weights = matrix.push
     push.columns = UInt32(matrix.columns)
     push.rows = UInt32(matrix.rows)
     push.row_offset = UInt32(matrix.rowOffset)
-    commands.dispatch(
-      try pipeline(tiling, cache: cache), pushConstants: push,
-      groups: groups(tiling, tokenCount: tokenCount))
+    return push
   }
 }

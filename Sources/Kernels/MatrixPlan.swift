@@ -7,6 +7,34 @@ import VulkanRuntime
 /// Inputs of products are float16 rows. Norms are dispatches of their own here: beside products of many tokens they
 /// cost next to nothing, and what goes into float16 is normalised, so it cannot overflow.
 extension PlanRecorder {
+  /// The products of stage `index` as the matrix units compute them; none for stages that have none.
+  package func matrixKernels(at index: Int) -> [MatrixKernel] {
+    guard let units = flash?.units else { return [] }
+    switch model.stages[index] {
+    case .embed, .attention, .collective:
+      return []
+    case .queryKeyValue(let weights):
+      return weights.matrices.map {
+        MatrixKernel(
+          matrix: $0, units: units, epilogue: weights.queryNorm == 0 ? .queryKeyValue : .queryKeyValueNorm,
+          hasBias: weights.bias != 0)
+      }
+    case .residualProjection(let weights):
+      return [
+        MatrixKernel(
+          matrix: weights.matrix, units: units, epilogue: weights.epilogue, hasBias: weights.bias != 0)
+      ]
+    case .gatedFeedForward(let weights):
+      return weights.matrices.map {
+        MatrixKernel(matrix: $0, units: units, epilogue: .gated, activation: weights.stage.activation)
+      }
+    case .logits(let weights):
+      return weights.matrices.map {
+        MatrixKernel(matrix: $0, units: units, epilogue: .store, gathersOutputs: true)
+      }
+    }
+  }
+
   func recordOnMatrixUnits(
     _ recording: StepRecording, shape: PlanShape, slot: StepSlot, onStage: (Int?) -> Void
   ) throws {
@@ -65,10 +93,9 @@ private struct MatrixStep {
       push.output_stride = UInt32(workspace.queryStride)
       let hasHeadNorms = weights.queryNorm != 0
       try recorder.beginCache(weights.stage.layer, recording)
-      for matrix in weights.matrices {
-        push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * matrix.rowOffset)
-        try product(
-          matrix, hasHeadNorms ? .queryKeyValueNorm : .queryKeyValue, push, hasBias: weights.bias != 0)
+      for kernel in recorder.matrixKernels(at: index) {
+        push.bias = weights.bias == 0 ? 0 : weights.bias + UInt64(4 * kernel.matrix.rowOffset)
+        try product(kernel, push)
         // Products that share the inputs of their tiles share counters too.
         commands.dispatchBarrier()
       }
@@ -89,8 +116,7 @@ private struct MatrixStep {
       push.outputs = workspace.address(.residual)
       push.output_stride = UInt32(workspace.residualStride)
       push.bias = weights.bias
-      try product(
-        weights.matrix, weights.epilogue, push, hasBias: weights.bias != 0)
+      for kernel in recorder.matrixKernels(at: index) { try product(kernel, push) }
       if weights.postNorm != 0 { pending = weights }
 
     case .gatedFeedForward(let weights):
@@ -99,10 +125,10 @@ private struct MatrixStep {
       push.input_stride = UInt32(workspace.residualStride)
       push.outputs = workspace.address(.hidden)
       push.output_stride = UInt32(workspace.hiddenWidth)
-      for (index, matrix) in weights.matrices.enumerated() {
+      for (piece, kernel) in recorder.matrixKernels(at: index).enumerated() {
         // Products that share the inputs of their tiles share counters too.
-        if index > 0 { commands.dispatchBarrier() }
-        try product(matrix, .gated, push, activation: weights.stage.activation)
+        if piece > 0 { commands.dispatchBarrier() }
+        try product(kernel, push)
       }
 
     case .logits(let weights):
@@ -112,9 +138,9 @@ private struct MatrixStep {
       push.outputs = workspace.address(.logits)
       push.output_stride = UInt32(workspace.logitsStride)
       push.softcap = weights.stage.softcap ?? 0
-      for (index, matrix) in weights.matrices.enumerated() {
-        if index > 0 { commands.dispatchBarrier() }
-        try product(matrix, .store, push, gathersOutputs: true, tokenCount: shape.outputs)
+      for (piece, kernel) in recorder.matrixKernels(at: index).enumerated() {
+        if piece > 0 { commands.dispatchBarrier() }
+        try product(kernel, push)
       }
     }
   }
@@ -148,15 +174,13 @@ private struct MatrixStep {
     try normalise(pending.postNorm, epsilon: pending.stage.postNorm?.epsilon ?? 0, gathersOutputs: false)
   }
 
-  private func product(
-    _ matrix: DeviceMatrix, _ epilogue: LinearKernel.Epilogue, _ push: MatrixPush, hasBias: Bool = false,
-    gathersOutputs: Bool = false, activation: Activation = .silu, tokenCount: Int? = nil
-  ) throws {
-    try recording.need(matrix)
-    let tokenCount = tokenCount ?? shape.rows
-    let kernel = MatrixKernel(
-      matrix: matrix, units: flash.units, epilogue: epilogue, hasBias: hasBias,
-      gathersOutputs: gathersOutputs, activation: activation)
+  private func product(_ kernel: MatrixKernel, _ push: MatrixPush) throws {
+    try recording.need(kernel.matrix)
+    let tokenCount = kernel.gathersOutputs ? shape.outputs : shape.rows
+    if var direct = DirectMatrixKernel(kernel, tokenCount: tokenCount, traits: recorder.traits) {
+      if let directTiling = recorder.directTiling { direct.tiling = directTiling }
+      return try direct.record(commands, push: push, tokenCount: tokenCount, cache: recorder.cache)
+    }
     var tiling = kernel.tiling(tokenCount: tokenCount, traits: recorder.traits)
     if kernel.partialCount(tiling, tokenCount: tokenCount) > workspace.partialCount
       || kernel.counterCount(tiling, tokenCount: tokenCount) > workspace.counterCount

@@ -63,6 +63,8 @@ package final class PlanRecorder {
   let forms: [ProductForm]
   /// Whether stages of single tokens run without barriers between them.
   package let chainsStages: Bool
+  /// How products that go straight to the matrix units are cut, instead of as usual: for comparisons.
+  package var directTiling: DirectMatrixKernel.Tiling?
 
   /// - Parameters:
   ///   - port: what the device shares with others, where it has a share of the model.
@@ -518,9 +520,15 @@ package final class PlanRecorder {
     return StepCut(tileRows: tileRows, usesMatrixUnits: false)
   }
 
-  /// Tokens from which on the matrix units are faster: as measured on an H100, sooner where products read more.
+  /// Tokens from which on the matrix units are faster: as measured on an H100 and an H200, sooner where products read
+  /// more.
   private var fewestMatrixRows: Int {
-    model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } } ? 8 : 16
+    if traits.method.gemm == .direct { return 2 }
+    let takesFloats = model.stages.contains { $0.matrices.contains { !$0.format.hasByteProducts } }
+    guard traits.fragments != nil else { return takesFloats ? 8 : 16 }
+    // Stages of few tokens overlap and need no norms of their own: that is worth more the smaller the products are.
+    let isLarge = model.program.width >= 4096
+    return takesFloats ? (isLarge ? 2 : 4) : isLarge ? 4 : model.program.width >= 2048 ? 8 : 16
   }
 }
 

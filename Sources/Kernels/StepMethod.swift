@@ -10,7 +10,9 @@ package struct StepMethod: Sendable, Hashable {
 
   /// How products of many tokens are computed.
   package enum Gemm: String, Sendable, Hashable, CaseIterable {
-    /// On the device's matrix units.
+    /// On the device's matrix units, those of two to 64 tokens without shared memory: `DirectMatrixKernel`.
+    case direct
+    /// On the device's matrix units, through shared memory: `MatrixKernel`.
     case matrix
     /// In tiles whose sums lie in registers: see Shaders/linear/tiles.glsl.
     case tiles

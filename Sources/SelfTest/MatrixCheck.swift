@@ -12,13 +12,34 @@ struct MatrixCheck {
   /// Gives matrices as float16 rounds them, as the kernel does.
   let reader: WeightReader
   let tokenCount: Int
-  /// Nil: the kernel's own choice.
-  let tiling: MatrixTiling?
+  let cut: Cut
+  /// Whether the weights' format has scales that no float16 holds.
+  let hasProductScales: Bool
   /// Inputs of gated products are so large on average.
   var magnitude: Float = 1
 
-  /// Of float32 sums of products, in whatever way the units round them.
-  static let tolerance = 5e-5
+  /// Which kernel computes it, and how it is cut.
+  enum Cut {
+    /// What the engine chooses.
+    case own
+    case staged(MatrixTiling)
+    case direct(FragmentLayout, DirectMatrixKernel.Tiling)
+
+    /// What a check's name has of it.
+    var text: String {
+      switch self {
+      case .own: ""
+      case .staged(let tiling): ", \(tiling.text)"
+      case .direct(_, let tiling): ", \(tiling.text)"
+      }
+    }
+  }
+
+  /// Of float32 sums of products, in whatever way the units round them. Weights whose scale is a product are made of a
+  /// float16 scale and a float16 minimum, each rounded.
+  var tolerance: Double { hasProductScales ? 2e-3 : 5e-5 }
+  /// The same of results that are float16.
+  var halfTolerance: Double { hasProductScales ? 4e-3 : Self.halfTolerance }
   /// Halves have 11 bits, and drivers round as they like.
   static let halfTolerance = 5e-4
 
@@ -42,29 +63,52 @@ struct MatrixCheck {
     return count
   }
 
-  /// One dispatch of the matrix kernel.
+  /// One dispatch of a kernel.
   private struct Product {
-    var kernel: MatrixKernel
-    var tiling: MatrixTiling
+    var kernel: Kernel
     var push: MatrixPush
     var partials: MemoryImage.Region
+
+    enum Kernel {
+      case staged(MatrixKernel, MatrixTiling)
+      case direct(DirectMatrixKernel)
+    }
   }
 
   /// Gives a dispatch what workgroups that share inputs need; products that run at the same time share none of it.
   private func product(_ kernel: MatrixKernel, _ push: MatrixPush, image: inout MemoryImage) -> Product {
-    let tiling = tiling ?? kernel.tiling(tokenCount: dispatched, traits: bench.traits)
-    let partials = image.addPoisoned(max(1, kernel.partialCount(tiling, tokenCount: dispatched)))
-    let counters = kernel.counterCount(tiling, tokenCount: dispatched)
+    let chosen: Product.Kernel
+    var (partialCount, counterCount) = (0, 0)
+    switch cut {
+    case .direct(let layout, let tiling):
+      chosen = .direct(DirectMatrixKernel(kernel, layout: layout, tiling: tiling))
+    case .own, .staged:
+      let own = DirectMatrixKernel(kernel, tokenCount: dispatched, traits: bench.traits)
+      if case .own = cut, let own {
+        chosen = .direct(own)
+      } else {
+        var tiling = kernel.tiling(tokenCount: dispatched, traits: bench.traits)
+        if case .staged(let given) = cut { tiling = given }
+        chosen = .staged(kernel, tiling)
+        partialCount = kernel.partialCount(tiling, tokenCount: dispatched)
+        counterCount = kernel.counterCount(tiling, tokenCount: dispatched)
+      }
+    }
+    let partials = image.addPoisoned(max(1, partialCount))
     var push = push
     push.partials = partials.address
-    push.counters = image.add([UInt32](repeating: 0, count: max(1, counters))).address
-    return Product(kernel: kernel, tiling: tiling, push: push, partials: partials)
+    push.counters = image.add([UInt32](repeating: 0, count: max(1, counterCount))).address
+    return Product(kernel: chosen, push: push, partials: partials)
   }
 
   private func record(_ product: Product, _ commands: CommandBuffer) throws {
-    try product.kernel.record(
-      commands, push: product.push, tokenCount: dispatched, cache: bench.cache,
-      tiling: product.tiling)
+    switch product.kernel {
+    case .staged(let kernel, let tiling):
+      try kernel.record(
+        commands, push: product.push, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
+    case .direct(let kernel):
+      try kernel.record(commands, push: product.push, tokenCount: dispatched, cache: bench.cache)
+    }
   }
 
   private func record(_ kernel: NormaliseKernel, _ push: NormalisePush, _ commands: CommandBuffer) throws {
@@ -126,7 +170,7 @@ struct MatrixCheck {
           "inputs", found: normed,
           expected: try ReferenceStages.norm(gathered, stage.norm, weights: reader),
           tolerance: Self.halfTolerance),
-        Comparison(found: found, expected: expected, tolerance: Self.tolerance),
+        Comparison(found: found, expected: expected, tolerance: tolerance),
       ]
     }
   }
@@ -185,12 +229,12 @@ struct MatrixCheck {
       let found = expected.indices.map {
         outcome.float(outputs, $0 / outputWidth * stride + activationIndex($0 % outputWidth))
       }
-      let result = [Comparison(found: found, expected: expected, tolerance: Self.tolerance)]
+      let result = [Comparison(found: found, expected: expected, tolerance: tolerance)]
       guard stage.postNorm != nil else { return result }
       outcome.ignore(scratch)
       return result + [
         Comparison(
-          "next inputs", found: next.values(&outcome), expected: expected, tolerance: Self.halfTolerance)
+          "next inputs", found: next.values(&outcome), expected: expected, tolerance: halfTolerance)
       ]
     }
   }
@@ -220,7 +264,7 @@ struct MatrixCheck {
         Comparison(
           found: hidden.values(&outcome),
           expected: expected.map { Self.clampedToHalf($0 * Double(HIDDEN_SCALE)) },
-          tolerance: Self.halfTolerance)
+          tolerance: halfTolerance)
       ]
     }
   }
@@ -256,7 +300,7 @@ struct MatrixCheck {
       let expected = try ReferenceStages.queryKeyValue(
         stage, normed: inputs.contents, positions: outputs.positions, weights: reader)
       return outputs.comparisons(
-        expected, &outcome, tolerance: Self.tolerance, halfTolerance: Self.halfTolerance)
+        expected, &outcome, tolerance: tolerance, halfTolerance: halfTolerance)
     }
   }
 }

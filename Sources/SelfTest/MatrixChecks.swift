@@ -7,6 +7,13 @@ import Transformer
 /// that are no multiples of tiles; against Reference's stages.
 struct MatrixChecks {
   let bench: TestBench
+  /// How fragments lie in registers; nil where that cannot be made use of.
+  private let layout: FragmentLayout?
+
+  init(bench: TestBench) throws {
+    self.bench = bench
+    layout = try FragmentProbe.layout(device: bench.device, subgroupSize: bench.traits.subgroupSize)
+  }
 
   func run() throws {
     guard let units = MatrixUnits(bench.device.capabilities) else { return }
@@ -29,12 +36,11 @@ struct MatrixChecks {
           if bench.traits.isCPU, stageIndex != formatIndex % LinearStages.count { continue }
           for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings) {
             let name =
-              "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)"
-              + (cut.tiling.map { ", \($0.text)" } ?? "")
+              "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)\(cut.cut.text)"
             guard bench.wants(name) else { continue }
             let check = MatrixCheck(
               bench: bench, units: units, name: name, reader: reader, tokenCount: cut.tokenCount,
-              tiling: cut.tiling)
+              cut: cut.cut, hasProductScales: type.hasProductScales)
             try check.run(stage, weights)
           }
         }
@@ -53,27 +59,56 @@ struct MatrixChecks {
       guard bench.wants(name) else { continue }
       let check = MatrixCheck(
         bench: bench, units: units, name: name, reader: reader, tokenCount: 9,
-        tiling: MatrixTiling.possible(.of(.q8_0), units, bench.traits)[0], magnitude: magnitude)
+        cut: .staged(MatrixTiling.possible(.of(.q8_0), units, bench.traits)[0]), hasProductScales: false,
+        magnitude: magnitude)
       try check.run(stage, weights)
     }
   }
 
   private struct Cut {
     var tokenCount: Int
-    /// Nil: the kernel's own choice.
-    var tiling: MatrixTiling?
+    var cut: MatrixCheck.Cut
   }
 
   /// What is run of one stage of one format, dealt out in turn.
   private func cuts(formatIndex: Int, stageIndex: Int, tilings: [MatrixTiling]) -> [Cut] {
     let tokenCounts = [1, 9, 17, 33, 70]
     func cut(_ turn: Int) -> Cut {
-      Cut(tokenCount: tokenCounts[(turn + turn / 5) % 5], tiling: tilings[turn % tilings.count])
+      Cut(tokenCount: tokenCounts[(turn + turn / 5) % 5], cut: .staged(tilings[turn % tilings.count]))
     }
-    if bench.traits.isCPU { return [cut(formatIndex + formatIndex / LinearStages.count)] }
     let turn = formatIndex * LinearStages.count + stageIndex
-    let own = Cut(tokenCount: tokenCounts[turn / 3 % 5], tiling: nil)
-    return (0..<3).map { cut(3 * turn + $0) } + (turn % 3 == 0 ? [own] : [])
+    let direct = directTilings(TensorType.allCases[formatIndex])
+    let directCuts =
+      layout.map { layout in
+        direct.indices.map { index in
+          Cut(
+            tokenCount: tokenCounts[(turn + index) % 5],
+            cut: .direct(layout, direct[(turn + index) % direct.count]))
+        }
+      } ?? []
+    if bench.traits.isCPU {
+      // Formats with long chunks take a CPU driver's compiler a minute.
+      let isShort = WeightFormat.of(TensorType.allCases[formatIndex]).chunk <= 16
+      return [cut(formatIndex + formatIndex / LinearStages.count)] + directCuts.prefix(isShort ? 1 : 0)
+    }
+    let own = Cut(tokenCount: tokenCounts[turn / 3 % 5], cut: .own)
+    return (0..<3).map { cut(3 * turn + $0) } + directCuts.prefix(2) + (turn % 3 == 0 ? [own] : [])
+  }
+
+  /// Ways to cut the kernel without shared memory: one fragment or several, along rows and tokens, alone or shared.
+  private func directTilings(_ type: TensorType) -> [DirectMatrixKernel.Tiling] {
+    guard let layout, DirectMatrixKernel.takes(.of(type)) else { return [] }
+    let cuts = [
+      (1, 1, 1, 1, 1), (2, 1, 1, 2, 1), (1, 3, 1, 1, 2), (1, 2, 2, 2, 1), (2, 4, 1, 4, 2), (4, 2, 2, 1, 1),
+      (1, 8, 1, 8, 1), (8, 1, 2, 8, 1),
+    ]
+    return cuts.map {
+      DirectMatrixKernel.Tiling(
+        rowSubgroups: $0.0, split: $0.1, rowFragments: $0.2, tokenFragments: $0.3, unroll: $0.4)
+    }.filter {
+      DirectMatrixKernel.fits($0, layout, bench.traits)
+        && (!bench.traits.isCPU || $0.tokenFragments * $0.rowFragments <= 2)
+    }
   }
 }
 
@@ -104,4 +139,9 @@ extension MatrixTiling {
     "tile \(rowSubgroups * rowFragments)x\(tokenSubgroups * tokenFragments), "
       + "subgroups \(rowSubgroups)x\(tokenSubgroups), step \(step), split \(split), band \(band)"
   }
+}
+
+extension TensorType {
+  /// Whether the scale of a block is itself a small integer times a scale.
+  fileprivate var hasProductScales: Bool { [.q2_k, .q3_k, .q4_k, .q5_k, .q6_k].contains(self) }
 }

@@ -19,6 +19,15 @@ extension PipelineVariants {
           units: units, epilogue: use.epilogue, hasBias: use.hasBias, gathersOutputs: use.gathers,
           activation: use.activation)
         for tokenCount in [16, 32, 64, 512] {
+          if let direct = DirectMatrixKernel(kernel, tokenCount: tokenCount, traits: traits) {
+            let constants = direct.specialization(traits)
+            guard seen.insert(constants).inserted else { continue }
+            result.append(
+              PipelineVariant(
+                shader: direct.shaderName, specialization: constants,
+                pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(use.text), \(direct.tiling.text)"))
+            continue
+          }
           var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
           // How many workgroups share inputs, and in what order they go, makes no other code.
           tiling.split = min(tiling.split, 2)

@@ -157,8 +157,8 @@ struct PipelineVariants {
           epilogue: use.epilogue, hasNorm: use.hasNorm, hasBias: use.hasBias, gathersOutputs: use.gathers,
           activation: use.activation, inputs: form, next: next)
         for columnCount in [1, 2, 4, 8] {
-          let tiling = kernel.tiling(columnCount: columnCount, traits: traits)
           for isChained in columnCount == 1 ? [false, true] : [true] {
+            let tiling = kernel.tiling(columnCount: columnCount, isChained: isChained, traits: traits)
             let variant = PipelineVariant(
               shader: kernel.shaderName(traits),
               specialization: kernel.specialization(tiling, isChained: isChained, traits: traits),

@@ -15,7 +15,7 @@ struct BenchShaders: ParsableCommand {
       attention after each --depth, and sampling. Weights rotate over so many copies that no cache serves them. \
       Times are of the device's clock, a dispatch with the barrier behind it; percentages are of what a kernel that \
       only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones, --gemm \
-      matrix,tiles,columns those for many columns; --tilings tries every sound tiling of the matrix products \
+      direct,matrix,tiles,columns those for many columns; --tilings tries every sound tiling of the matrix products \
       instead, and shows the fastest below the default.
       """)
 
@@ -43,7 +43,7 @@ struct BenchShaders: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Which kernels compute products of many columns, as a list.", valueName: "matrix,tiles,columns"))
+      "Which kernels compute products of many columns, as a list.", valueName: "direct,matrix,tiles,columns"))
   var gemm: ChoiceList<StepMethod.Gemm>?
 
   @Flag(help: "Compare the tilings of matrix products.")

@@ -34,6 +34,12 @@ import Testing
     // 149.3 us a token: 15 ms more are 100.5 tokens.
     for _ in 0..<6 { scheduler.pace.note(texts: 1, promptTokens: 100, seconds: 0.02493) }
     #expect(scheduler.nextStep()?.map(\.count) == [1, 100])
+    // Where more wait than run, of whom there could be more, prompts go on as without a pace.
+    for _ in 0..<20 { scheduler.pace.note(texts: 1, promptTokens: 10, seconds: 0.050) }
+    #expect(scheduler.nextStep()?.map(\.count) == [1, StepPace.leastTokens])
+    for id in 2..<4 { scheduler.add(id: UInt64(id), prompt: Array(repeating: 5, count: 900), limit: 1000) }
+    #expect(scheduler.nextStep()?.map(\.count) == [1, 63])
+    for id in 2..<4 { scheduler.remove(id: UInt64(id)) }
     // Never more than a step has room for.
     for _ in 0..<20 { scheduler.pace.note(texts: 1, promptTokens: 100, seconds: 0.010) }
     #expect(scheduler.nextStep()?.map(\.count) == [1, 512])

@@ -316,6 +316,15 @@ struct ChainProbePush {
   U32 shift;                       // of the inputs against the outputs
 };
 
+// Elements of A, and as many of B, that an invocation tells of; and where the numbers of those that it has stand.
+#define FRAGMENT_PROBE_ELEMENTS 32u
+#define FRAGMENT_PROBE_LENGTHS 4096u
+
+// Arguments of the kernel that tells where the elements of fragments lie.
+struct FragmentProbePush {
+  GPU_POINTER(WordsOut) elements;  // [invocation][A, B][element], then the lengths
+};
+
 // How one output's token is chosen. temperature 0 is greedy.
 struct SampleParameters {
   F32 temperature;
