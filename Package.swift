@@ -88,7 +88,8 @@ let package = Package(
     .testTarget(name: "TransformerTests", dependencies: ["Transformer", "ModelFiles"]),
     .testTarget(
       name: "ReferenceTests", dependencies: ["Reference", "Transformer", "ModelFiles"], exclude: ["Fixtures"]),
-    .testTarget(name: "BenchmarkTests", dependencies: ["Benchmark", "Kernels", "ModelFiles", "Transformer"]),
+    .testTarget(
+      name: "BenchmarkTests", dependencies: ["Benchmark", "Engine", "Kernels", "ModelFiles", "Transformer"]),
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
     .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
     .testTarget(

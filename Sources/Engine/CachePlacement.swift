@@ -132,9 +132,9 @@ extension MeshPlacement {
         "--kv-offload on is for one device: leave out the options that share a model out, or --kv-offload")
     }
     let wholes = programs.indices.map { index in
-      Engine.memoryPlan(
-        program: programs[index], contextLength: contextLength,
-        limits: Engine.stepLimits(options, context: contextLength, traits: traits[0]), traits: traits[index])
+      plan(
+        index, contextLength: contextLength,
+        limits: Engine.stepLimits(options, context: contextLength, traits: traits[0]))
     }
     guard offload != .on else {
       return try offloaded(

@@ -21,6 +21,9 @@ package enum Collective: String, Sendable, Hashable, CaseIterable {
   /// Stages between which devices wait for one another.
   var stageCount: Int { self == .scatteredAllReduce ? 3 : 2 }
 
+  /// How often devices wait for one another.
+  package var meetings: Int { stageCount - 1 }
+
   /// Whether inputs or outputs are cut in as many parts as there are ranks.
   var isCut: Bool {
     switch self {
@@ -43,7 +46,6 @@ package enum Collective: String, Sendable, Hashable, CaseIterable {
 
 /// What a device does of one segment of a collective; sizes and offsets in quads of 16 bytes.
 struct CollectiveSegment {
-  let ranks: Int
   let rank: Int
   /// Of the inputs, or of each part of them where they are cut.
   let range: Range<Int>
@@ -51,10 +53,12 @@ struct CollectiveSegment {
   let part: Int
   let input: UInt64
   let output: UInt64
-  /// Where ranks leave what they have, so many quads apart, and where they leave sums.
-  let parts: UInt64
+  /// Where each rank reads what others leave for it: the same address for ranks that share a home.
+  let inboxes: [UInt64]
+  /// In an inbox ranks leave what they have, so many quads apart, and behind that their sums.
   let stride: Int
-  let sums: UInt64
+
+  var ranks: Int { inboxes.count }
 
   /// Quads of shared memory that segments of so many quads take.
   static func sharedQuads(ranks: Int, length: Int, isCut: Bool) -> (stride: Int, total: Int) {
@@ -70,32 +74,34 @@ struct CollectiveSegment {
     // Part k of inputs and outputs, and of what a rank leaves.
     func whole(_ k: Int) -> Int { k * part + range.lowerBound }
     func left(_ k: Int) -> Int { k * length }
-    let mine = parts + UInt64(16 * rank * stride)
+    let sums = ranks * stride
     switch (collective, stage) {
-    case (.allReduce, 0), (.sendReceive, 0):
-      return [copy(input, range.lowerBound, to: mine, 0)]
+    case (.allReduce, 0), (.allGather, 0):
+      return leave(input, range.lowerBound, for: others, at: rank * stride)
+    case (.sendReceive, 0):
+      return leave(input, range.lowerBound, for: [(rank + 1) % ranks], at: rank * stride)
+    case (.broadcast, 0):
+      return rank == 0 ? leave(input, range.lowerBound, for: others, at: 0) : []
     case (.allReduce, _):
       return [sum(of: 0..<ranks, at: 0, own: range.lowerBound, to: range.lowerBound)]
-    case (.broadcast, 0):
-      return rank == 0 ? [copy(input, range.lowerBound, to: mine, 0)] : []
     case (.broadcast, _):
       return [sum(of: 0..<1, at: 0, own: range.lowerBound, to: range.lowerBound)]
     case (.sendReceive, _):
       let source = (rank + ranks - 1) % ranks
       return [sum(of: source..<source + 1, at: 0, own: range.lowerBound, to: range.lowerBound)]
     case (.scatteredAllReduce, 0), (.reduceScatter, 0), (.allToAll, 0):
-      return others.map { copy(input, whole($0), to: mine, left($0)) }
+      return others.flatMap { leave(input, whole($0), for: [$0], at: rank * stride + left($0)) }
     case (.scatteredAllReduce, 1):
-      var push = sum(of: 0..<ranks, at: left(rank), own: whole(rank), to: whole(rank))
-      push.copy = sums + UInt64(16 * left(rank))
-      push.copies = 1
-      return [push]
+      return homes(of: others).enumerated().map { index, home in
+        var push = sum(of: 0..<ranks, at: left(rank), own: whole(rank), to: whole(rank))
+        let place = home + UInt64(16 * (sums + left(rank)))
+        if index == 0 { (push.copy, push.copies) = (place, 1) } else { push.sum = place }
+        return push
+      }
     case (.scatteredAllReduce, _):
-      return others.map { copy(sums, left($0), to: output, whole($0)) }
+      return others.map { copy(inboxes[rank], sums + left($0), to: output, whole($0)) }
     case (.reduceScatter, _):
       return [sum(of: 0..<ranks, at: left(rank), own: whole(rank), to: range.lowerBound)]
-    case (.allGather, 0):
-      return [copy(input, range.lowerBound, to: mine, 0)]
     case (.allGather, _):
       return all.map { sum(of: $0..<$0 + 1, at: 0, own: range.lowerBound, to: whole($0)) }
     case (.allToAll, _):
@@ -103,10 +109,18 @@ struct CollectiveSegment {
     }
   }
 
+  /// The inboxes of some ranks, each once.
+  private func homes(of readers: [Int]) -> [UInt64] { Set(readers.map { inboxes[$0] }).sorted() }
+
+  /// Copies to a place in the inboxes of all that read it.
+  private func leave(_ source: UInt64, _ place: Int, for readers: [Int], at target: Int) -> [SumPush] {
+    homes(of: readers).map { copy(source, place, to: $0, target) }
+  }
+
   /// The sum of what some ranks left, with this one's input where it is among them.
   private func sum(of ranks: Range<Int>, at place: Int, own: Int, to target: Int) -> SumPush {
     var push = SumPush()
-    push.parts = parts + UInt64(16 * place)
+    push.parts = inboxes[rank] + UInt64(16 * place)
     push.own = input + UInt64(16 * own)
     push.sum = output + UInt64(16 * target)
     push.copy = push.sum

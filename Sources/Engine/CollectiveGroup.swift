@@ -6,13 +6,14 @@ import VulkanRuntime
 /// Devices that do collectives together, with nothing else: for trials and measurements, and to hold them against a
 /// reference.
 package final class CollectiveGroup {
-  package let path: MeshPath
+  package let transport: MeshTransport
   package let devices: [Device]
   private let caches: [KernelCache]
-  private let memory: HostMemory
-  private let views: [Buffer]
-  private let board: MeshBoard
-  private let signals: [MeshSignals?]
+  private let homes: MeshHomes
+  /// By home.
+  private let memory: [SharedMemory]
+  private let board: MeshBoard?
+  private let signals: [MeshSignals]
   private let done: [TimelineSemaphore]
   private let links: MeshLinks
   private let buffers: [[Buffer]]
@@ -26,14 +27,17 @@ package final class CollectiveGroup {
 
   /// - Parameters:
   ///   - floats: most of a collective, of each rank.
-  ///   - path: how devices wait for one another.
-  package init(devices: [Device], caches: [KernelCache], floats: Int, path: MeshPath) throws {
-    self.path = path
+  ///   - transport: where devices leave things for one another, and how they wait for that.
+  ///   - areApart: whether logical devices of one physical device do as if they were of several: for tests.
+  package init(
+    devices: [Device], caches: [KernelCache], floats: Int, transport: MeshTransport, areApart: Bool = false
+  ) throws {
+    self.transport = transport
     self.devices = devices
     self.caches = caches
     self.floats = floats
     let ranks = devices.count
-    let boardBytes = MeshBoard.byteCount(deviceCount: ranks)
+    let boardBytes = MeshSignals.boardBytes(deviceCount: ranks)
     // Two of each, in turn.
     let length = min(Self.segmentQuads, (floats + 3) / 4 + ranks)
     let shared = max(
@@ -41,19 +45,19 @@ package final class CollectiveGroup {
       CollectiveSegment.sharedQuads(ranks: ranks, length: length / ranks + 1, isCut: true).total)
     sharedOffset = (boardBytes + 255) / 256 * 256
     sharedBytes = 16 * shared
-    let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
-    memory = try HostMemory(
-      byteCount: sharedOffset + 2 * sharedBytes, alignment: Int(clamping: alignment))
-    let memory = memory
-    let views = try devices.map { try $0.makeBuffer(importing: memory, label: "memory that devices share") }
-    self.views = views
-    board = MeshBoard(memory: memory, offset: 0, deviceCount: ranks)
-    signals = try devices.indices.map { index in
-      path == .flags
-        ? try MeshSignals(
-          device: devices[index], flags: views[index].address, own: index, deviceCount: ranks, slotCount: 1)
-        : nil
-    }
+    let byteCount = sharedOffset + 2 * sharedBytes
+    homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical), areApart: areApart)
+    memory = try homes.allocate(devices: devices) { _ in byteCount }
+    let path = transport.path
+    signals =
+      path != .flags
+      ? []
+      : try devices.indices.map { [memory, homes] index in
+        try MeshSignals(
+          device: devices[index], homes: homes, boards: memory.map { $0.views[index].address }, own: index,
+          slotCount: 1)
+      }
+    board = signals.isEmpty ? nil : MeshBoard(signals)
     done = try devices.map { try $0.makeSemaphore() }
     parts = devices.map { _ in 0 }
     var followers: Set<MeshLinks.Follower> = []
@@ -127,12 +131,11 @@ package final class CollectiveGroup {
         }
         for stage in 0..<collective.stageCount where starts.indices.contains(slot - stage) {
           let start = starts[slot - stage]
-          let base =
-            views[rank].address + UInt64(sharedOffset + (number + slot - stage) % 2 * sharedBytes)
+          let place = UInt64(sharedOffset + (number + slot - stage) % 2 * sharedBytes)
           let segment = CollectiveSegment(
-            ranks: ranks, rank: rank, range: start..<min(start + length, span), part: part,
+            rank: rank, range: start..<min(start + length, span), part: part,
             input: buffers[rank][swaps ? 1 : 0].address, output: buffers[rank][swaps ? 0 : 1].address,
-            parts: base, stride: shared.stride, sums: base + UInt64(16 * ranks * shared.stride))
+            inboxes: homes.of.map { memory[$0].views[rank].address + place }, stride: shared.stride)
           for push in segment.pushes(collective, stage: stage) {
             try SumKernel().record(
               recording.commands, push: push, cache: caches[rank])
@@ -142,16 +145,17 @@ package final class CollectiveGroup {
       recording.commands.dispatchBarrier()
       number += starts.count
     }
-    for part in recording.parts { part.commands.keepAlive(buffers[rank] + [views[rank]]) }
+    for part in recording.parts { part.commands.keepAlive(buffers[rank] + memory.map { $0.views[rank] }) }
     try recording.commands.end()
     return recording.parts
   }
 
   private func meet(_ recording: StepRecording, rank: Int, count: UInt32) throws {
-    guard let signals = signals[rank] else { return try recording.exchange() }
-    try signals.record(
-      recording.commands, slot: 0, reached: count, devices: 0..<devices.count, wanted: count,
-      cache: caches[rank])
+    guard !signals.isEmpty else { return try recording.exchange() }
+    let all = 0..<devices.count
+    try signals[rank].record(
+      recording.commands, slot: 0, reached: count, told: all, devices: all, wanted: count, cache: caches[rank]
+    )
   }
 
   /// Runs it on all devices.
@@ -166,7 +170,7 @@ package final class CollectiveGroup {
     let starts = parts
     do {
       for (index, device) in devices.enumerated() {
-        signals[index]?.begin(slot: 0, step: step, drawn: nil)
+        if !signals.isEmpty { signals[index].begin(slot: 0, step: step, drawn: nil) }
         try device.computeQueue.submit(
           recording.parts[index].enumerated().map { number, part in
             Queue.Batch(
@@ -192,7 +196,7 @@ package final class CollectiveGroup {
           }
         }
       }
-      if let wait = board.abandonedWait {
+      if let wait = board?.abandonedWait {
         throw EngineError(.device, "device \(wait.device) waited in vain for device \(wait.peer)")
       }
     } catch {

@@ -17,6 +17,8 @@ final class Deployment {
     var streamedBytes: Int
     var placementTexts: [String]
     var meshPathText: String?
+    var meshTransport: MeshTransport?
+    var deviceNumbers: [Int]
     var memoryShares: [Int]
     var stageTimes: StageTimes?
     var tuningTexts: [String]
@@ -136,14 +138,24 @@ final class Deployment {
         ? KVCache.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
     let cacheTokens = pageCount * KVCache.pageTokens
     let cacheBytes = plan.cache?.deviceBytes
+    let trial =
+      count == 1
+      ? nil
+      : try MeshTrial(
+        devices: devices, caches: caches, memory: options.meshMemory,
+        path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
+        waitsLong: options.pipelineParallel > 1)
     let memoryShares = plans.enumerated().map { index, plan in
       let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
-      return (weights ?? plan.weights) + plan.workspace + (cacheBytes ?? plan.cachePerToken * cacheTokens)
+      // What was planned may be more than what is shared in fact.
+      let spared =
+        trial.map { placement.spared($0.transport.memory, index, limits: limits(contextLength)) } ?? 0
+      return (weights ?? plan.weights) + plan.workspace - spared
+        + (cacheBytes ?? plan.cachePerToken * cacheTokens)
     }
     runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps, path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
-      cacheResidency: plan.cache?.residency)
+      overlaps: options.overlaps, trial: trial, cacheResidency: plan.cache?.residency)
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
     times.tuning = lap()
@@ -187,6 +199,7 @@ final class Deployment {
       placementText: plan.text,
       streamedBytes: streamed?.reduce(0) { $0 + $1.weights.copiedBytes } ?? 0,
       placementTexts: placement.texts, meshPathText: (runner as? MeshRunner)?.pathText,
+      meshTransport: trial?.transport, deviceNumbers: placement.devices.map(\.index),
       memoryShares: memoryShares, stageTimes: schedule.stageTimes, tuningTexts: caches[0].tuning.texts,
       startTimes: times)
   }

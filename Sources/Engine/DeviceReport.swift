@@ -44,6 +44,8 @@ public struct DeviceReport: Sendable {
   public let integerDotProduct: IntegerDotProduct
   /// Products of matrix units, for example "16x16x16 float16 x float16 + float32 (subgroup)".
   public let matrixShapes: [String]
+  /// What it can share with other devices of a mesh, for example "host memory", "opaque fd".
+  public let sharedMemory: [String]
   /// Why this engine cannot use the device; nil if it can.
   public let unusableReason: String?
 
@@ -74,6 +76,11 @@ public struct DeviceReport: Sendable {
       capabilities.integerDotProduct
       ? .instruction : capabilities.integerDotProductSupported ? .emulated : .none
     matrixShapes = capabilities.cooperativeMatrix.map(Self.text)
+    sharedMemory =
+      Self.names([("host memory", capabilities.externalMemoryHostAlignment != nil)])
+      + MemoryHandle.allCases.filter {
+        capabilities.exportsMemory.contains($0) || capabilities.importsMemory.contains($0)
+      }.map(\.rawValue)
     unusableReason = device.unsupportedReason
   }
 

@@ -17,8 +17,11 @@ public struct EngineOptions: Sendable {
   /// Devices that split every layer, and stages of consecutive layers.
   public var tensorParallel = 1
   public var pipelineParallel = 1
-  /// How the devices of a mesh wait for one another; nil tries and takes the fastest.
+  /// How the devices of a mesh wait for one another, and where they leave things; nil tries and takes the fastest.
   package var meshPath: MeshPath?
+  package var meshMemory: MeshMemory?
+  /// Whether logical devices of one physical device leave things for one another as if they were of several: for tests.
+  package var meshIsApart = false
   /// Engines of an `EngineGroup`, each on a mesh of its own; `devices` then names those of one after the other.
   public var dataParallel = 1
   /// Which of them an engine is.
@@ -160,6 +163,10 @@ public final class Engine: Sendable {
   public var placementTexts: [String] { facts.placementTexts }
   /// How the devices of a mesh wait for one another, in a line; nil for one device.
   public var meshPathText: String? { facts.meshPathText }
+  /// Where they leave things for one another, and how they wait for that; nil for one device.
+  package var meshTransport: MeshTransport? { facts.meshTransport }
+  /// The number of each device in `vkinfer devices`.
+  package var deviceNumbers: [Int] { facts.deviceNumbers }
   /// Most tokens of a prompt that a step has.
   package var promptChunk: Int { facts.promptChunk }
   /// What each device was meant to take: weights, cache and activations.
@@ -187,11 +194,15 @@ public final class Engine: Sendable {
     }
   }
 
-  /// Notes when each device of a mesh computes what while `body` runs; nil without a mesh.
+  /// Notes when each device of a mesh computes what while `body` runs; nil without a mesh, or where a device has no clock.
   package func timeline(_ body: () throws -> Void) throws -> MeshTimeline? {
-    try withWorkingBatch { try ($0.runner as? MeshRunner)?.startTimeline() }
+    func mesh(_ batch: Batch) throws -> MeshRunner? {
+      let runner = try batch.runner as? MeshRunner
+      return runner?.hasClocks == true ? runner : nil
+    }
+    try withWorkingBatch { try mesh($0)?.startTimeline() }
     let outcome = Result { try body() }
-    let timeline = try withBatch { try ($0.runner as? MeshRunner)?.endTimeline() }
+    let timeline = try withBatch { try mesh($0)?.endTimeline() }
     try outcome.get()
     return timeline
   }

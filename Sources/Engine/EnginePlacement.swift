@@ -59,14 +59,17 @@ package struct StreamedPlacement: Sendable {
   ///
   /// - Parameters:
   ///   - cacheBytes: what keys and values take.
+  ///   - sharedBytes: what the device gives to a mesh, for steps with such limits.
   ///   - limits: what a step with chunks of so many tokens of prompts may ask for.
   package init(
     program: Program, source: any TensorSource, memory: MemoryOptions, available: Int, cacheBytes: Int,
-    chunk: Int, traits: DeviceTraits, limits: (Int) -> StepLimits
+    chunk: Int, traits: DeviceTraits, sharedBytes: (StepLimits) -> Int = { _ in 0 },
+    limits: (Int) -> StepLimits
   ) throws {
     let budget = memory.budget(available: available)
     func workspace(_ chunk: Int) -> Int {
       Workspace.byteCount(program: program, limits: limits(chunk), traits: traits)
+        + sharedBytes(limits(chunk))
     }
     func place(_ chunk: Int) throws -> WeightPlacement {
       try WeightPlacement(

@@ -26,6 +26,9 @@ struct MeshPlacement {
   let programs: [Program]
   /// How many share each device's memory.
   private let sharers: [Int]
+  /// Where the devices may leave things for one another, as far as is known before they are opened.
+  let memory: MeshMemory
+  private let isApart: Bool
 
   /// - Throws: devices that are not there, or a mesh that the model cannot be split over.
   init(_ options: EngineOptions, program: Program, instance: VulkanInstance) throws {
@@ -62,6 +65,8 @@ struct MeshPlacement {
     self.devices = devices
     self.sharers = sharers
     traits = devices.map { DeviceTraits($0, method: options.method) }
+    isApart = options.meshIsApart
+    memory = options.meshMemory ?? (devices.allSatisfy { $0.kind == .cpu } ? .host : .device)
     // Nine tenths of what the devices of each stage have: the rest is for the cache and all else.
     let rooms = (0..<mesh.pipeline).map { stage in
       (0..<mesh.tensor).map { rank in
@@ -96,15 +101,21 @@ struct MeshPlacement {
     Engine.availableMemory(devices[index]) / sharers[index]
   }
 
+  /// What a device needs, with what it gives to the mesh.
+  func plan(_ index: Int, contextLength: Int, limits: StepLimits) -> MemoryPlan {
+    var plan = Engine.memoryPlan(
+      program: programs[index], contextLength: contextLength, limits: limits, traits: traits[index])
+    plan.workspace += sharedBytes(index, limits: limits, memory: memory)
+    return plan
+  }
+
   /// Where memory goes on each device, with the context that fits all of them.
   func plans(
     contextLength: Int, mayShorten: Bool, limits: (Int) -> StepLimits
   ) throws -> [MemoryPlan] {
     var plans = try programs.indices.map { index in
-      try Engine.memoryPlan(
-        program: programs[index], contextLength: contextLength, limits: limits(contextLength),
-        traits: traits[index]
-      ).fitted(available: availableMemory(index), pageTokens: KVCache.pageTokens, mayShorten: mayShorten)
+      try plan(index, contextLength: contextLength, limits: limits(contextLength)).fitted(
+        available: availableMemory(index), pageTokens: KVCache.pageTokens, mayShorten: mayShorten)
     }
     let shortest = plans.map(\.contextLength).min() ?? contextLength
     for index in plans.indices { plans[index].contextLength = shortest }
@@ -152,7 +163,7 @@ struct MeshPlacement {
     return try StreamedPlacement(
       program: programs[index], source: source, memory: memory, available: available,
       cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
-      traits: traits
+      traits: traits, sharedBytes: { sharedBytes(index, limits: $0, memory: self.memory) }
     ) { chunk in
       var options = options
       options.promptChunk = chunk
@@ -178,40 +189,50 @@ struct MeshPlacement {
   }
 
   /// The devices' runners, joined to one where there are several.
+  ///
+  /// - Parameter trial: how they work together; nil for one device.
   func runner(
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    overlaps: Bool, path: MeshPath?, cacheResidency: CacheResidency?
+    overlaps: Bool, trial: MeshTrial?, cacheResidency: CacheResidency?
   ) throws -> any StepRunner {
-    if mesh.deviceCount > 1 {
-      return try meshRunner(
-        opened: opened, caches: caches, models: models, limits: limits, pageCount: pageCount,
-        path: path)
+    guard let trial else {
+      return try ModelRunner(
+        cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps,
+        cacheResidency: cacheResidency)
     }
-    return try ModelRunner(
-      cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps,
-      cacheResidency: cacheResidency)
+    let layout = layout(trial.transport.memory, limits: limits)
+    let memory = try layout.homes.allocate(devices: opened, byteCount: layout.byteCount)
+    let ports = try opened.indices.map { index in
+      try MeshPort(
+        layout: layout, memory: memory, device: opened[index], index: index, path: trial.transport.path)
+    }
+    let runners = try opened.indices.map { index in
+      try ModelRunner(
+        cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: ports[index],
+        depth: layout.slotCount, overlaps: false)
+    }
+    let signals = ports.compactMap(\.signals)
+    return try MeshRunner(
+      runners: runners, limits: limits, board: signals.isEmpty ? nil : MeshBoard(signals),
+      path: trial.transport.path, pathText: trial.text)
   }
 
-  private func meshRunner(
-    opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    path: MeshPath?
-  ) throws -> MeshRunner {
-    let trial = try MeshTrial(devices: opened, caches: caches, wanted: path, waitsLong: mesh.pipeline > 1)
-    let depth = MeshRunner.depth(of: mesh)
-    let layout = MeshLayout(programs: programs, limits: limits, slotCount: depth)
-    let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
-    let memory = try HostMemory(byteCount: layout.byteCount, alignment: Int(clamping: alignment))
-    var runners: [ModelRunner] = []
-    for index in opened.indices {
-      let port = try MeshPort(
-        layout: layout, memory: memory, device: opened[index], index: index, path: trial.path)
-      let runner = try ModelRunner(
-        cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: port,
-        depth: depth, overlaps: false)
-      runners.append(runner)
-    }
-    return try MeshRunner(
-      runners: runners, limits: limits, board: trial.path == .flags ? layout.board(in: memory) : nil,
-      path: trial.path, pathText: trial.text)
+  /// Where the devices leave things for one another.
+  private func layout(_ memory: MeshMemory, limits: StepLimits) -> MeshLayout {
+    MeshLayout(
+      programs: programs, homes: MeshHomes(memory: memory, devices: devices, areApart: isApart),
+      limits: limits,
+      slotCount: MeshRunner.depth(of: mesh))
+  }
+
+  /// Bytes that a device was meant to give to the mesh, and need not, as the devices turned out to share `memory`.
+  func spared(_ memory: MeshMemory, _ index: Int, limits: StepLimits) -> Int {
+    sharedBytes(index, limits: limits, memory: self.memory)
+      - sharedBytes(index, limits: limits, memory: memory)
+  }
+
+  /// Bytes of its own memory that a device gives to the mesh.
+  func sharedBytes(_ index: Int, limits: StepLimits, memory: MeshMemory) -> Int {
+    mesh.deviceCount > 1 ? layout(memory, limits: limits).ownedBytes(device: index) : 0
   }
 }

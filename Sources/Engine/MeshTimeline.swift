@@ -1,4 +1,5 @@
 import CShaderInterface
+import Kernels
 import Transformer
 import VulkanRuntime
 
@@ -8,17 +9,22 @@ struct StepTrace: Sendable {
   var tokens: Int
   var outputs: Int
   var parts: Int
+  var stops: [StepRecording.Stop]
   /// Which of its pad's steps it is.
   var pad: UInt64?
   /// The beginning and the end of each part.
   var ticks: [UInt64] = []
+  /// The same of each stop.
+  var stopTicks: [UInt64] = []
 }
 
 /// When each device of a mesh computed what.
 package struct MeshTimeline: Sendable {
-  /// A device computes a part of a step; between parts it waits for others, or has nothing to do.
+  /// A device computes a part of a step; between parts it waits for others, or has nothing to do. Or it stops within one.
   package struct Span: Sendable {
     package var device: Int
+    /// What it does instead of computing.
+    package var stop: StepRecording.Stop?
     /// Counted from the first step of the timeline.
     package var step: Int
     package var part: Int
@@ -33,10 +39,34 @@ package struct MeshTimeline: Sendable {
   package var mesh: MeshShape
   /// In order of time for each device.
   package var spans: [Span]
+  /// What devices do in those spans besides computing, and between the parts of a step.
+  package var stops: [Span]
 
-  package init(mesh: MeshShape, spans: [Span]) {
+  package init(mesh: MeshShape, spans: [Span], stops: [Span] = []) {
     self.mesh = mesh
     self.spans = spans
+    self.stops = stops
+  }
+
+  /// The part of the time of steps, on all devices, that goes to leaving things for others and waiting for those that
+  /// split the same layers. What a device waits for the stage before is no time of a step.
+  package var exchangeShare: Double {
+    struct Step: Hashable {
+      var device: Int
+      var step: Int
+    }
+    var ends: [Step: (start: Double, end: Double)] = [:]
+    for span in spans {
+      let known = ends[Step(device: span.device, step: span.step)] ?? (span.start, span.end)
+      ends[Step(device: span.device, step: span.step)] = (
+        min(known.start, span.start), max(known.end, span.end)
+      )
+    }
+    func seconds(_ stop: StepRecording.Stop) -> Double {
+      stops.reduce(0) { $0 + ($1.stop == stop ? $1.end - $1.start : 0) }
+    }
+    let all = ends.values.reduce(0) { $0 + $1.end - $1.start } - seconds(.idle)
+    return all > 0 ? seconds(.exchange) / all : 0
   }
 
   package var seconds: Double { (spans.map(\.end).max() ?? 0) - (spans.map(\.start).min() ?? 0) }
@@ -65,18 +95,20 @@ package struct MeshTimeline: Sendable {
       spans.first { $0.device == 0 && $0.step == step && $0.part == 0 }?.start ?? 0
     }
     let window = start(numbers[margin])..<start(numbers[numbers.count - 1 - margin])
-    var cut = spans
-    for index in cut.indices {
-      cut[index].start = max(cut[index].start, window.lowerBound)
-      cut[index].end = min(cut[index].end, window.upperBound)
+    func cut(_ spans: [Span]) -> [Span] {
+      spans.compactMap { span in
+        var span = span
+        span.start = max(span.start, window.lowerBound)
+        span.end = min(span.end, window.upperBound)
+        return span.start < span.end ? span : nil
+      }
     }
-    cut.removeAll { $0.start >= $0.end }
-    return MeshTimeline(mesh: mesh, spans: cut)
+    return MeshTimeline(mesh: mesh, spans: cut(spans), stops: cut(stops))
   }
 
   /// Those steps alone.
   package func steps(_ isIncluded: (Span) -> Bool) -> MeshTimeline {
-    MeshTimeline(mesh: mesh, spans: spans.filter(isIncluded))
+    MeshTimeline(mesh: mesh, spans: spans.filter(isIncluded), stops: stops.filter(isIncluded))
   }
 
   /// Seconds that a step takes on the slowest stage: from the beginning of its first part to the end of its last.
@@ -89,6 +121,9 @@ package struct MeshTimeline: Sendable {
 }
 
 extension MeshRunner {
+  /// Whether all devices have a clock that can be read.
+  var hasClocks: Bool { runners.allSatisfy { $0.device.capabilities.timestampBits > 0 } }
+
   /// Notes the clock of every device from now on; nothing may be in flight.
   package func startTimeline() throws {
     try drain()
@@ -100,6 +135,7 @@ extension MeshRunner {
   package func endTimeline() throws -> MeshTimeline {
     try drain()
     var spans: [MeshTimeline.Span] = []
+    var stops: [MeshTimeline.Span] = []
     var origins: [Int: UInt64] = [:]
     for (device, runner) in runners.enumerated() {
       runner.readClocks()
@@ -108,24 +144,34 @@ extension MeshRunner {
       let origin = try origins[physical.index] ?? runner.device.ticks(at: timelineOrigin)
       origins[physical.index] = origin
       for trace in runner.trace.filter({ !$0.ticks.isEmpty }).sorted(by: { $0.step < $1.step }) {
+        func span(_ stop: StepRecording.Stop?, _ part: Int, _ ticks: ArraySlice<UInt64>) -> MeshTimeline.Span
+        {
+          MeshTimeline.Span(
+            device: device, stop: stop, step: trace.step - timelineStart, part: part, tokens: trace.tokens,
+            outputs: trace.outputs, start: physical.nanoseconds(from: origin, to: ticks.first!) / 1e9,
+            end: physical.nanoseconds(from: origin, to: ticks.last!) / 1e9)
+        }
         for part in 0..<trace.parts {
-          var end = physical.nanoseconds(from: origin, to: trace.ticks[2 * part + 1]) / 1e9
-          if part == trace.parts - 1, let pad = trace.pad { end += runner.pad?.seconds(pad) ?? 0 }
-          spans.append(
-            MeshTimeline.Span(
-              device: device, step: trace.step - timelineStart, part: part, tokens: trace.tokens,
-              outputs: trace.outputs,
-              start: physical.nanoseconds(from: origin, to: trace.ticks[2 * part]) / 1e9, end: end))
+          var computed = span(nil, part, trace.ticks[2 * part...2 * part + 1])
+          if part == trace.parts - 1, let pad = trace.pad { computed.end += runner.pad?.seconds(pad) ?? 0 }
+          spans.append(computed)
+        }
+        for (index, stop) in trace.stops.enumerated() {
+          stops.append(span(stop, 0, trace.stopTicks[2 * index...2 * index + 1]))
         }
       }
       runner.isTracing = false
     }
     let first = spans.map(\.start).min() ?? 0
-    for index in spans.indices {
-      spans[index].start -= first
-      spans[index].end -= first
+    func shifted(_ spans: [MeshTimeline.Span]) -> [MeshTimeline.Span] {
+      spans.map { span in
+        var span = span
+        span.start -= first
+        span.end -= first
+        return span
+      }
     }
-    return MeshTimeline(mesh: mesh, spans: spans)
+    return MeshTimeline(mesh: mesh, spans: shifted(spans), stops: shifted(stops))
   }
 
   /// Makes every step last longer on every device, for measurements; nothing may be in flight.

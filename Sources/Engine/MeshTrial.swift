@@ -2,63 +2,89 @@ import Kernels
 import Transformer
 import VulkanRuntime
 
-/// Finds out how devices had best wait for one another.
+/// Finds out where devices had best leave things for one another, and how they wait for that.
 ///
 /// Kernels that look at counts in shared memory need devices that really run at the same time, and see what others write
-/// to host memory while they run. No rule of Vulkan says so, so it is tried: in a bounded time, with all devices of the mesh.
+/// while they run; memory that one device exports must be what the other then reads. No rule of Vulkan says so, so it is
+/// tried: in a bounded time, with all devices of the mesh.
 package struct MeshTrial {
-  package let path: MeshPath
+  package let transport: MeshTransport
   /// What was found, in a line.
   package let text: String
-  /// All paths that work, of those tried.
-  package let working: [MeshPath]
+  /// All transports that work, of those tried.
+  package let working: [MeshTransport]
 
   private static let count = 4096
   private static let repetitions = 24
   private static let limit = Duration.milliseconds(700)
 
   /// - Parameters:
-  ///   - wanted: the path to take; nil takes the fastest of those that work.
+  ///   - memory: the memory to take; nil takes the fastest of those that work.
+  ///   - path: the path to take, likewise.
   ///   - waitsLong: whether devices wait for whole stages of others: kernels should not spend that time looking.
-  /// - Throws: when the path that is wanted does not work.
+  ///   - isThorough: whether device memory is tried on CPU drivers, too, where it is no other than the host's.
+  /// - Throws: when nothing of what is wanted works.
   package init(
-    devices: [Device], caches: [KernelCache], wanted: MeshPath?, waitsLong: Bool = false
+    devices: [Device], caches: [KernelCache], memory: MeshMemory?, path: MeshPath?, waitsLong: Bool = false,
+    isThorough: Bool = false
   ) throws {
-    // On a CPU driver whoever looks takes the time of whoever computes.
-    let mayLook = wanted == .flags || (!waitsLong && devices.allSatisfy { $0.physical.kind != .cpu })
-    var found: [(path: MeshPath, seconds: Double)] = []
+    let areCPUs = devices.allSatisfy { $0.physical.kind == .cpu }
+    var found: [(transport: MeshTransport, seconds: Double)] = []
     var failures: [String] = []
-    for path in MeshPath.allCases where wanted == nil || path == wanted {
+    func fail(_ what: String) {
+      // What is wrong with a path in one memory mostly is in all.
+      if !failures.contains(what) { failures.append(what) }
+    }
+    for kind in memory.map({ [$0] }) ?? (areCPUs ? [.host, .device] : MeshMemory.allCases) {
+      if areCPUs, memory == nil, !isThorough, !found.isEmpty { break }
       do {
-        found.append((path, try Self.seconds(path, devices: devices, caches: caches)))
+        _ = try MeshHomes(memory: kind, devices: devices.map(\.physical)).allocate(devices: devices) { _ in 1
+        }
       } catch {
-        failures.append("\(path.rawValue): \(error)")
+        fail("\(kind.rawValue) memory: \(error)")
+        continue
+      }
+      for path in path.map({ [$0] }) ?? MeshPath.allCases {
+        let transport = MeshTransport(memory: kind, path: path)
+        do {
+          found.append((transport, try Self.seconds(transport, devices: devices, caches: caches)))
+        } catch {
+          fail("\(path.rawValue): \(error)")
+        }
       }
     }
+    // On a CPU driver whoever looks takes the time of whoever computes.
+    let mayLook = path == .flags || (!waitsLong && !devices.contains { $0.physical.kind == .cpu })
     guard
-      let best = found.filter({ mayLook || $0.path != .flags }).min(by: { $0.seconds < $1.seconds })
+      let best = found.filter({ mayLook || $0.transport.path != .flags }).min(by: { $0.seconds < $1.seconds })
     else {
+      let options =
+        [memory == nil ? nil : "--mesh-memory", path == nil ? nil : "--mesh-path"].compactMap { $0 }
       throw EngineError(
         .device,
-        "the devices cannot work together (\(failures.joined(separator: "; "))); use another --mesh-path")
+        "the devices cannot work together (\(failures.joined(separator: "; "))): "
+          + (options.isEmpty ? "use one of them" : "leave out \(options.joined(separator: " and "))"))
     }
-    path = best.path
-    working = found.map(\.path)
+    transport = best.transport
+    working = found.map(\.transport)
     text =
-      "devices wait for one another by \(best.path.rawValue); an all-reduce of 16 KB takes "
-      + found.map { "\(Int(($0.seconds * 1e6).rounded())) us by \($0.path.rawValue)" }.joined(separator: ", ")
+      "devices share \(best.transport.memory.rawValue) memory and wait for one another by "
+      + "\(best.transport.path.rawValue); an all-reduce of 16 KB takes "
+      + found.map { "\(Int(($0.seconds * 1e6).rounded())) us by \($0.transport.text)" }.joined(
+        separator: ", ")
       + failures.map { "; not by \($0)" }.joined()
   }
 
   /// Seconds of a small all-reduce.
   private static func seconds(
-    _ path: MeshPath, devices: [Device], caches: [KernelCache]
+    _ transport: MeshTransport, devices: [Device], caches: [KernelCache]
   ) throws -> Double {
-    if path == .flags, let device = devices.first(where: { !$0.capabilities.vulkanMemoryModel }) {
+    let looks = transport.path == .flags
+    if looks, let device = devices.first(where: { !$0.capabilities.vulkanMemoryModel }) {
       throw EngineError(.device, "\(device.physical.name) lacks the Vulkan memory model")
     }
     let count = Self.count / (4 * devices.count) * 4 * devices.count
-    let group = try CollectiveGroup(devices: devices, caches: caches, floats: count, path: path)
+    let group = try CollectiveGroup(devices: devices, caches: caches, floats: count, transport: transport)
     // Pipelines are compiled at the first run.
     let first = try group.record(.allReduce, count: count)
     let chain = try group.record(.allReduce, count: count, repetitions: repetitions, isChained: true)
@@ -69,8 +95,7 @@ package struct MeshTrial {
         try group.write((0..<count).map { value * Float($0 % 7 + rank) }, rank: rank)
       }
       // Only kernels that look can wait in vain; others may compile meanwhile.
-      let limit = path == .flags ? Self.limit : .seconds(30)
-      let seconds = try group.run(round == 0 ? first : chain, limit: limit)
+      let seconds = try group.run(round == 0 ? first : chain, limit: looks ? Self.limit : .seconds(30))
       if round > 0 { least = min(least, seconds) }
       // Each repetition adds up what all ranks have, which is the same from the first one on.
       var factor: Float = 1

@@ -66,6 +66,7 @@ package final class ModelRunner: StepRunner {
   /// A step as it was recorded: one part, or where other devices take part one for each time that they are waited for.
   private struct Plan {
     var parts: [StepRecording.Part]
+    var stops: [StepRecording.Stop]
     var stamps: StepRecording.Stamps?
     var chain: StageChain?
   }
@@ -190,7 +191,7 @@ package final class ModelRunner: StepRunner {
     if let stamps = plan.stamps {
       let trace = StepTrace(
         step: Int(stepCount), tokens: step.rows.count, outputs: step.outputs.count, parts: plan.parts.count,
-        pad: pad?.count)
+        stops: plan.stops, pad: pad?.count)
       slots[index].traced = (trace, stamps)
     }
     partCount = end
@@ -222,6 +223,8 @@ package final class ModelRunner: StepRunner {
     var trace = step
     if let ticks = stamps.ticks.contents?.assumingMemoryBound(to: UInt64.self) {
       trace.ticks = Array(UnsafeBufferPointer(start: ticks, count: 2 * step.parts))
+      trace.stopTicks = Array(
+        UnsafeBufferPointer(start: ticks + 2 * stamps.parts, count: 2 * step.stops.count))
     }
     self.trace.append(trace)
   }
@@ -486,13 +489,15 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    // No stage ends more than one part.
-    let stamps = isTracing ? try StepRecording.Stamps(device: device, parts: model.stages.count + 1) : nil
+    // No stage ends more than one part, or is more than one stop.
+    let count = model.stages.count + 1
+    let stamps =
+      isTracing ? try StepRecording.Stamps(device: device, parts: count, stops: count) : nil
     let recording = try makeRecording(stamps)
     let chain = try recorder.makeChain(shape)
     try recorder.record(recording, shape: shape, slot: slots[slot].step, chain: chain)
     try recording.end()
-    let plan = Plan(parts: recording.parts, stamps: stamps, chain: chain)
+    let plan = Plan(parts: recording.parts, stops: recording.stops, stamps: stamps, chain: chain)
     slots[slot].plans[shape] = plan
     return plan
   }
@@ -504,7 +509,7 @@ package final class ModelRunner: StepRunner {
       return commands
     }
     let first = try begin()
-    // What other devices have written is host memory to this one.
+    // What other devices have written may be host memory to this one.
     if recorder.isShared { first.barrier() }
     return StepRecording(first, next: begin, stamps: stamps) { [model, cache] unit, commands in
       try model.recordArrival(of: unit, commands, cache: cache)

@@ -2,7 +2,7 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
-/// Collectives: what passes between devices lies in host memory that all of them have imported.
+/// Collectives: what passes between devices lies in memory that all of them see, in the home of those that read it.
 extension PlanRecorder {
   /// - Parameters:
   ///   - reduceCount: all-reduces of the step so far.
@@ -19,13 +19,19 @@ extension PlanRecorder {
     case .allReduce(let norm, let addsResidual):
       let region = addsResidual ? reduceCount % 2 : MeshLayout.embeddingRegion
       if addsResidual { reduceCount += 1 }
-      try copyRows(
-        from: workspace.address(.scratch), stride: workspace.scratchStride,
-        to: port.address(layout.parts(stage: share.stage, region: region, rank: share.rank)),
-        stride: layout.rowStride, count: layout.rowStride, step, shape: shape, slot: slot)
-      try meet(step, port: port, slot: slot)
+      try step.during(.exchange) {
+        for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
+          let place = layout.parts(home: home, stage: share.stage, region: region, rank: share.rank)
+          try copyRows(
+            from: workspace.address(.scratch), stride: workspace.scratchStride,
+            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
+            shape: shape, slot: slot)
+        }
+        try meet(step, port: port, slot: slot)
+      }
       var push = combinePush(index: index, slot: slot)
-      push.parts = port.address(layout.parts(stage: share.stage, region: region, rank: 0))
+      push.parts = port.address(
+        layout.parts(home: port.home, stage: share.stage, region: region, rank: 0), home: port.home)
       push.rank_count = UInt32(layout.mesh.tensor)
       if let norm {
         push.post_norm = postNorm
@@ -36,51 +42,65 @@ extension PlanRecorder {
 
     case .send:
       guard share.rank == 0 else { return }
-      try copyRows(
-        from: workspace.address(.residual), stride: workspace.residualStride,
-        to: port.address(layout.link(into: share.stage + 1, slot: slot.index)), stride: layout.rowStride,
-        count: layout.rowStride, step, shape: shape, slot: slot)
-      step.commands.barrierToHost()
+      try step.during(.exchange) {
+        for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage + 1)) {
+          let place = layout.link(home: home, into: share.stage + 1, slot: slot.index)
+          try copyRows(
+            from: workspace.address(.residual), stride: workspace.residualStride,
+            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
+            shape: shape, slot: slot)
+        }
+        step.commands.barrierToHost()
+      }
 
     case .receive:
       if let signals = port.signals {
         let source = (share.stage - 1) * share.mesh.tensor
-        try signals.record(
-          step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
-          wanted: MeshSignals.end,
-          cache: cache)
+        try step.during(.idle) {
+          try signals.record(
+            step.commands, slot: slot.index, reached: nil, devices: source..<source + 1,
+            wanted: MeshSignals.end, cache: cache)
+        }
       } else {
         step.wait(for: .previousStage)
       }
       var push = combinePush(index: index, slot: slot)
-      push.parts = port.address(layout.link(into: share.stage, slot: slot.index))
+      push.parts = port.address(
+        layout.link(home: port.home, into: share.stage, slot: slot.index), home: port.home)
       push.rank_count = 1
       try CombineKernel(addsResidual: false, hasPostNorm: false, next: next).record(
         step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .gatherLogits:
-      guard share.rank == 0 else {
-        try copyLogits(
-          from: workspace.address(.logits), stride: workspace.logitsStride,
-          to: port.address(layout.logits(rank: share.rank)), stride: layout.logitsStride, rank: share.rank,
-          step,
-          shape: shape, slot: slot)
-        return step.commands.barrierToHost()
-      }
-      if let signals = port.signals {
-        // The others have nothing left to do in this step.
-        try signals.record(
-          step.commands, slot: slot.index, reached: nil, devices: ranks(of: share), wanted: MeshSignals.end,
-          cache: cache)
-      } else {
-        try step.exchange()
-      }
-      for rank in 1..<layout.mesh.tensor {
-        try copyLogits(
-          from: port.address(layout.logits(rank: rank)), stride: layout.logitsStride,
-          to: workspace.address(.logits) + UInt64(4 * layout.vocabularies[rank].lowerBound),
-          stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
-      }
+      try step.during(.exchange) { try gatherLogits(step, port: port, shape: shape, slot: slot) }
+    }
+  }
+
+  private func gatherLogits(_ step: StepRecording, port: MeshPort, shape: PlanShape, slot: StepSlot) throws {
+    let (layout, share) = (port.layout, model.program.share)
+    guard share.rank == 0 else {
+      try copyLogits(
+        from: workspace.address(.logits), stride: workspace.logitsStride,
+        to: port.address(layout.logits(rank: share.rank), home: layout.homes.of[share.mesh.sampler]),
+        stride: layout.logitsStride, rank: share.rank,
+        step,
+        shape: shape, slot: slot)
+      return step.commands.barrierToHost()
+    }
+    if let signals = port.signals {
+      // The others have nothing left to do in this step.
+      try signals.record(
+        step.commands, slot: slot.index, reached: nil, devices: share.mesh.ranks(ofStage: share.stage),
+        wanted: MeshSignals.end,
+        cache: cache)
+    } else {
+      try step.exchange()
+    }
+    for rank in 1..<layout.mesh.tensor {
+      try copyLogits(
+        from: port.address(layout.logits(rank: rank), home: port.home), stride: layout.logitsStride,
+        to: workspace.address(.logits) + UInt64(4 * layout.vocabularies[rank].lowerBound),
+        stride: workspace.logitsStride, rank: rank, step, shape: shape, slot: slot)
     }
   }
 
@@ -88,14 +108,30 @@ extension PlanRecorder {
   private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot) throws {
     guard let signals = port.signals else { return try step.exchange() }
     let count = UInt32(step.nextMeeting())
+    let share = model.program.share
+    let ranks = share.mesh.ranks(ofStage: share.stage)
     try signals.record(
-      step.commands, slot: slot.index, reached: count, devices: ranks(of: model.program.share), wanted: count,
+      step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count,
       cache: cache)
   }
 
-  private func ranks(of share: ModelShare) -> Range<Int> {
-    let first = share.stage * share.mesh.tensor
-    return first..<first + share.mesh.tensor
+  /// After tokens are drawn: in homes of the first stage beside the own one they are left, too.
+  func recordTokens(_ commands: CommandBuffer) throws {
+    guard let port else { return }
+    let layout = port.layout
+    let homes = layout.homes.homes(of: layout.mesh.ranks(ofStage: 0)).filter { $0 != port.home }
+    for home in homes {
+      // This device alone draws tokens: of all sequences its memory has the newest.
+      var push = SumPush()
+      push.own = port.tokens(home: port.home)
+      push.parts = push.own
+      push.sum = port.tokens(home: home)
+      push.copy = push.sum
+      push.quads = UInt32(layout.tokenQuads)
+      push.count = 1
+      try SumKernel().record(commands, push: push, cache: cache)
+    }
+    if !homes.isEmpty { commands.dispatchBarrier() }
   }
 
   /// Before the embedding look-up: tokens that the step takes from the device must have been drawn.
@@ -103,18 +139,20 @@ extension PlanRecorder {
     guard let port, let signals = port.signals else { return }
     let share = model.program.share
     guard share.isFirstStage, !share.samples else { return }
-    let sampler = (share.mesh.pipeline - 1) * share.mesh.tensor
-    try signals.record(
-      step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
-      cache: cache)
+    let sampler = share.mesh.sampler
+    try step.during(.idle) {
+      try signals.record(
+        step.commands, slot: slot.index, reached: nil, devices: sampler..<sampler + 1, wanted: nil,
+        cache: cache)
+    }
   }
 
   /// At the end of a step: whoever waits for all of it may go on.
   func recordEndOfStep(_ step: StepRecording, slot: StepSlot) throws {
     guard let signals = port?.signals else { return }
     try signals.record(
-      step.commands, slot: slot.index, reached: MeshSignals.end, devices: 0..<0, wanted: MeshSignals.end,
-      cache: cache)
+      step.commands, slot: slot.index, reached: MeshSignals.end,
+      told: 0..<model.program.share.mesh.deviceCount, devices: 0..<0, wanted: MeshSignals.end, cache: cache)
   }
 
   func combinePush(index: Int, slot: StepSlot) -> CombinePush {

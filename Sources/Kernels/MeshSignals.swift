@@ -1,74 +1,88 @@
 import CShaderInterface
+import Transformer
 import VulkanRuntime
 
-/// The counts that devices of a mesh leave for one another in shared memory, as the host sees them.
+/// How far the devices of a mesh are, as the host sees it, and the end of all their waits.
 package final class MeshBoard: Sendable {
-  package let deviceCount: Int
-  private let memory: HostMemory
-  private let offset: Int
+  private let signals: [MeshSignals]
 
-  package static func byteCount(deviceCount: Int) -> Int { (deviceCount + 1) * 4 * Int(FLAG_WORDS) }
-
-  /// - Parameter offset: of the counts in `memory`, a multiple of 128.
-  package init(memory: HostMemory, offset: Int, deviceCount: Int) {
-    self.memory = memory
-    self.offset = offset
-    self.deviceCount = deviceCount
+  /// - Parameter signals: those of all devices, in their order.
+  package init(_ signals: [MeshSignals]) {
+    self.signals = signals
   }
 
-  /// The count of a device.
-  package func count(_ device: Int) -> UInt32 { load(device) }
+  /// The count of a device, as it was when that last waited for long or ended a step: of those that stand still the one
+  /// that others wait for has the least.
+  package func count(_ device: Int) -> UInt32 { signals[device].status(MESH_STATUS_COUNT) }
 
   /// Ends all waits.
-  package func abandon() { store(deviceCount, .max) }
+  package func abandon() { for signals in signals { signals.set(MESH_STATUS_ABANDONED, 1) } }
 
   /// Makes waits possible again; nothing may be in flight.
-  package func reset() { store(deviceCount, 0) }
+  package func reset() {
+    for signals in signals {
+      signals.set(MESH_STATUS_ABANDONED, 0)
+      signals.set(MESH_STATUS_GAVE_UP, 0)
+    }
+  }
 
-  /// Who gave up waiting for whom; nil if nobody did, or the host ended all waits.
+  /// Who gave up waiting for whom, if anyone did by itself.
   package var abandonedWait: (device: Int, peer: Int)? {
-    let word = load(deviceCount)
-    return word == 0 || word == .max ? nil : (Int(word & 0xffff) - 1, Int(word >> 16))
-  }
-
-  private func load(_ line: Int) -> UInt32 {
-    memory.base.load(fromByteOffset: offset + line * 4 * Int(FLAG_WORDS), as: UInt32.self)
-  }
-
-  private func store(_ line: Int, _ value: UInt32) {
-    memory.base.storeBytes(of: value, toByteOffset: offset + line * 4 * Int(FLAG_WORDS), as: UInt32.self)
+    for (device, signals) in signals.enumerated() {
+      let word = signals.status(MESH_STATUS_GAVE_UP)
+      if word != 0 { return (device, Int(word) - 1) }
+    }
+    return nil
   }
 }
 
 /// What one device of a mesh records to wait for the others by their counts.
 ///
-/// The counts of step n go from `n * countsPerStep` on, so that they only grow, and every device knows those of all.
+/// The counts of step n go from `n * countsPerStep` on, so that they only grow, and every device knows those of all. Each
+/// home of the mesh has a board of the counts of all devices: those who read it look at their own board alone.
 package final class MeshSignals: Sendable {
   /// More than any step has.
   package static let countsPerStep: UInt32 = 4096
   /// What a device has reached, above the base, when all of a step is done.
   package static let end = countsPerStep - 1
 
+  /// Bytes of the counts of so many devices.
+  package static func boardBytes(deviceCount: Int) -> Int { deviceCount * 4 * Int(FLAG_WORDS) }
+
+  private let homes: MeshHomes
   private let own: Int
-  private let deviceCount: Int
-  private let flags: UInt64
+  private let boards: [UInt64]
   private let steps: Buffer
+  /// What passes between the device and the host, in the host's memory.
+  private let status: Buffer
 
   /// - Parameters:
-  ///   - flags: the address of the counts on this device.
+  ///   - boards: the address on this device of each home's counts.
+  ///   - own: the device's place in the mesh.
   ///   - slotCount: steps that may be in flight.
-  package init(device: Device, flags: UInt64, own: Int, deviceCount: Int, slotCount: Int) throws {
+  package init(device: Device, homes: MeshHomes, boards: [UInt64], own: Int, slotCount: Int) throws {
+    self.homes = homes
     self.own = own
-    self.deviceCount = deviceCount
-    self.flags = flags
+    self.boards = boards
     steps = try device.makeBuffer(
       byteCount: slotCount * Self.stepBytes, memory: .mappedDevice, label: "counts of a mesh's steps")
-    guard steps.contents != nil else {
+    status = try device.makeBuffer(
+      byteCount: 4 * Int(MESH_STATUS_WORDS), memory: .download, label: "how far a device of a mesh is")
+    guard steps.contents != nil, let words = status.contents else {
       throw KernelError.unsupported("\(device.physical.name): step memory cannot be mapped")
     }
+    words.initializeMemory(as: UInt32.self, repeating: 0, count: Int(MESH_STATUS_WORDS))
   }
 
   private static let stepBytes = 4 * Int(MESH_STEP_WORDS)
+
+  fileprivate func status(_ word: UInt32) -> UInt32 {
+    status.contents!.load(fromByteOffset: 4 * Int(word), as: UInt32.self)
+  }
+
+  fileprivate func set(_ word: UInt32, _ value: UInt32) {
+    status.contents!.storeBytes(of: value, toByteOffset: 4 * Int(word), as: UInt32.self)
+  }
 
   /// The count of a device that has done all of a step.
   package static func ended(step: UInt64) -> UInt32 {
@@ -86,29 +100,44 @@ package final class MeshSignals: Sendable {
         0), toByteOffset: slot * Self.stepBytes, as: SIMD4<UInt32>.self)
   }
 
-  /// Records a wait, after which what the others wrote before their counts is there.
+  /// Records that this device has reached a count, which `told` are told, and a wait, after which what the others wrote
+  /// before their counts is there.
   ///
   /// - Parameters:
   ///   - reached: this device's count from now on, above the step's base; nil leaves it.
+  ///   - told: devices that may wait for that count.
   ///   - devices: whom it waits for; itself does not count.
   ///   - wanted: their count above the step's base; nil: until the tokens are drawn which the step needs.
   package func record(
-    _ commands: CommandBuffer, slot: Int, reached: UInt32?, devices: Range<Int>, wanted: UInt32?,
-    cache: KernelCache
+    _ commands: CommandBuffer, slot: Int, reached: UInt32?, told: Range<Int> = 0..<0, devices: Range<Int>,
+    wanted: UInt32?, cache: KernelCache
   ) throws {
     precondition(reached ?? 0 <= Self.end)
     var push = ExchangePush()
-    push.flags = flags
     push.step = steps.address + UInt64(slot * Self.stepBytes)
+    push.status = status.address
     push.own = UInt32(own)
     push.reached = reached ?? 0
+    commands.keepAlive([steps, status])
+    barrier(commands, isNear: homes.areOneDevice)
+    // A count of nothing to wait for, so that 0 has no meaning of its own.
+    push.wanted = Self.end
+    for home in homes.homes(of: told) where home != homes.of[own] {
+      push.flags = boards[home]
+      try ExchangeKernel().record(commands, push: push, cache: cache)
+    }
+    push.flags = boards[homes.of[own]]
     push.first = UInt32(devices.lowerBound)
     push.count = UInt32(devices.count)
     push.wanted = wanted ?? 0
-    push.device_count = UInt32(deviceCount)
-    commands.keepAlive([steps])
-    commands.deviceBarrier()
+    push.reports = reached == Self.end ? 1 : 0
     try ExchangeKernel().record(commands, push: push, cache: cache)
-    commands.deviceBarrier()
+    barrier(commands, isNear: homes.memory == .device)
+  }
+
+  /// For a device's own memory what orders dispatches is enough, whoever writes there: logical devices that are one have
+  /// their caches in common. What goes to other devices, or through host memory, wants more.
+  private func barrier(_ commands: CommandBuffer, isNear: Bool) {
+    if isNear { commands.dispatchBarrier() } else { commands.deviceBarrier() }
   }
 }

@@ -224,6 +224,7 @@ package final class PlanRecorder {
     try shape.output.record(
       commands, push: push, outputCount: shape.outputs, cache: cache)
     commands.dispatchBarrier()
+    try recordTokens(commands)
     commands.barrierToHost()
   }
 
@@ -240,7 +241,9 @@ package final class PlanRecorder {
   }
 
   /// Where the last token of each sequence is: in shared memory, where devices share the model.
-  var lastTokens: UInt64 { port?.tokens ?? workspace.address(.lastTokens) }
+  var lastTokens: UInt64 {
+    port.map { $0.tokens(home: $0.home) } ?? workspace.address(.lastTokens)
+  }
 
   /// The embedding look-up. Ranks that have a part of the table each leave theirs for an all-reduce.
   func recordEmbed(
@@ -356,7 +359,7 @@ package final class PlanRecorder {
     commands.keepAlive([
       workspace.memory, workspace.blockTables, workspace.counts, extras, slot.data, slot.results,
     ])
-    if let port { commands.keepAlive([port.memory]) }
+    if let port { commands.keepAlive(port.memory) }
   }
 
   func nextForm(after index: Int) -> ProductForm {

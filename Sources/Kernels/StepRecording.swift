@@ -23,16 +23,29 @@ package final class StepRecording {
     package var commands: CommandBuffer { segments[0].commands }
   }
 
-  /// The device's clock at both ends of each part, and where the host finds it when the step is done.
+  /// The device's clock at both ends of each part, then of each stop, and where the host finds it when the step is done.
   package struct Stamps {
     package let pool: TimestampPool
     package let ticks: Buffer
+    /// The most parts that there may be, and stops: the stamps of these come behind.
+    package let parts: Int
+    package let stops: Int
 
-    /// - Parameter parts: the most there may be.
-    package init(device: Device, parts: Int) throws {
-      pool = try device.makeTimestampPool(count: 2 * parts)
-      ticks = try device.makeBuffer(byteCount: 16 * parts, memory: .download, label: "the device's clock")
+    package init(device: Device, parts: Int, stops: Int) throws {
+      self.parts = parts
+      self.stops = stops
+      pool = try device.makeTimestampPool(count: 2 * (parts + stops))
+      ticks = try device.makeBuffer(
+        byteCount: 16 * (parts + stops), memory: .download, label: "the device's clock")
     }
+  }
+
+  /// What a device of a mesh does besides computing.
+  package enum Stop: Sendable, Hashable {
+    /// Leaves what the others of its stage, or the next stage, want; waits for the others of its stage.
+    case exchange
+    /// Waits for the stage before, or for tokens.
+    case idle
   }
 
   /// What is recorded into now.
@@ -40,6 +53,8 @@ package final class StepRecording {
   package private(set) var parts: [Part]
   private let next: (() throws -> CommandBuffer)?
   private var meetings = 0
+  /// Those of the step so far, and the one that has begun.
+  package private(set) var stops: [Stop] = []
   /// The unit that products of this part needed last.
   private var lastUnit: Int?
   /// Whether the segment has waited for a layer's keys and values and has no products yet.
@@ -110,6 +125,17 @@ package final class StepRecording {
   /// What follows in this part waits for another device.
   func wait(for wait: MeshWait) { parts[parts.count - 1].waits.append(wait) }
 
+  /// Notes the device's clock at both ends of what `body` records.
+  func during<Result>(_ stop: Stop, _ body: () throws -> Result) rethrows -> Result {
+    guard let stamps, stops.count < stamps.stops else { return try body() }
+    let index = 2 * (stamps.parts + stops.count)
+    stops.append(stop)
+    commands.writeTimestamp(stamps.pool, index: index)
+    let result = try body()
+    commands.writeTimestamp(stamps.pool, index: index + 1)
+    return result
+  }
+
   /// The number of the next of the step's meetings with other devices, from 1 on.
   func nextMeeting() -> Int {
     meetings += 1
@@ -124,7 +150,7 @@ package final class StepRecording {
     try commands.end()
     commands = try next()
     if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count) }
-    // What other devices have written is host memory to this one.
+    // What other devices have written may be host memory to this one.
     commands.barrier()
     parts.append(Part(segments: [Segment(commands: commands)], waits: [.ranks(parts: parts.count)]))
     lastUnit = nil
@@ -134,7 +160,9 @@ package final class StepRecording {
   package func end() throws {
     writeEnd()
     if let stamps {
-      commands.copyTimestamps(stamps.pool, count: 2 * parts.count, to: stamps.ticks)
+      commands.copyTimestamps(stamps.pool, 0..<2 * parts.count, to: stamps.ticks)
+      commands.copyTimestamps(
+        stamps.pool, 2 * stamps.parts..<2 * (stamps.parts + stops.count), to: stamps.ticks)
       commands.barrierToHost()
     }
     try commands.end()

@@ -22,6 +22,27 @@ package enum MeshPath: String, Sendable, Hashable, CaseIterable {
   case threads
 }
 
+/// Where the devices of a mesh leave things for one another.
+package enum MeshMemory: String, Sendable, Hashable, CaseIterable {
+  /// In memory of the device that reads them, which the others have imported.
+  case device
+  /// In host memory that all have imported.
+  case host
+}
+
+/// What passes between the devices of a mesh, and how.
+package struct MeshTransport: Sendable, Hashable {
+  package var memory: MeshMemory
+  package var path: MeshPath
+
+  package init(memory: MeshMemory, path: MeshPath) {
+    self.memory = memory
+    self.path = path
+  }
+
+  package var text: String { "\(path.rawValue) in \(memory.rawValue) memory" }
+}
+
 /// How layers are divided among the stages of a pipeline.
 package enum LayerSplit: Sendable, Hashable {
   /// So that the stage that reads most reads least, within so many bytes of weights for each stage as far as that goes.

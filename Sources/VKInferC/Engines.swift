@@ -107,6 +107,14 @@ extension vkinfer_engine_options {
       default:
         throw Failure(VKINFER_ERROR_ARGUMENT, "mesh_path \(mesh_path) is none of VKINFER_MESH_PATH_*")
       }
+    options.meshMemory =
+      switch Int32(truncatingIfNeeded: mesh_memory) {
+      case VKINFER_MESH_MEMORY_AUTO: nil
+      case VKINFER_MESH_MEMORY_HOST: .host
+      case VKINFER_MESH_MEMORY_DEVICE: .device
+      default:
+        throw Failure(VKINFER_ERROR_ARGUMENT, "mesh_memory \(mesh_memory) is none of VKINFER_MESH_MEMORY_*")
+      }
     guard stage_count <= 64 else {
       throw Failure(VKINFER_ERROR_ARGUMENT, "stage_count \(stage_count) is not possible: use up to 64")
     }

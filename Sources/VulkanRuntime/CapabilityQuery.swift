@@ -10,6 +10,7 @@ struct CapabilityQuery {
   /// What only a Vulkan 1.3 device can be asked.
   struct Detail {
     var uuid: String
+    var driverUUID: String
     var driverName: String
     var driverInfo: String
     var capabilities: DeviceCapabilities
@@ -110,6 +111,15 @@ struct CapabilityQuery {
     capabilities.timestampPeriodNanoseconds = Double(basicProperties.limits.timestampPeriod)
     capabilities.timestampBits = queueFamilies.timestampBits
     capabilities.sharesSemaphores = sharesTimelineSemaphores
+    for handle in MemoryHandle.allCases {
+      let features = externalMemoryFeatures(handle)
+      if features & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT.rawValue != 0 {
+        capabilities.exportsMemory.insert(handle)
+      }
+      if features & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT.rawValue != 0 {
+        capabilities.importsMemory.insert(handle)
+      }
+    }
     capabilities.memoryBudget = extensions.contains(VK_EXT_MEMORY_BUDGET_EXTENSION_NAME)
     if features.cooperativeMatrix?.pointee.cooperativeMatrix == VkBool32(VK_TRUE) {
       // Some drivers list bfloat16 shapes whether or not shaders may have that type.
@@ -119,6 +129,7 @@ struct CapabilityQuery {
     }
     return Detail(
       uuid: hexadecimal(properties.vulkan11.pointee.deviceUUID),
+      driverUUID: hexadecimal(properties.vulkan11.pointee.driverUUID),
       driverName: String(vulkanArray: properties.vulkan12.pointee.driverName),
       driverInfo: String(vulkanArray: properties.vulkan12.pointee.driverInfo),
       capabilities: capabilities,
@@ -144,6 +155,19 @@ struct CapabilityQuery {
       VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT.rawValue
       | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT.rawValue
     return properties.externalSemaphoreFeatures & wanted == wanted
+  }
+
+  /// VkExternalMemoryFeatureFlags of buffers as this runtime makes them.
+  private func externalMemoryFeatures(_ handle: MemoryHandle) -> UInt32 {
+    guard handle.extensions.allSatisfy(extensions.contains) else { return 0 }
+    var info = VkPhysicalDeviceExternalBufferInfo()
+    info.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO
+    info.usage = Buffer.usage
+    info.handleType = handle.type
+    var properties = VkExternalBufferProperties()
+    properties.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES
+    functions.pointee.vkGetPhysicalDeviceExternalBufferProperties(self.handle, &info, &properties)
+    return properties.externalMemoryProperties.externalMemoryFeatures
   }
 
   private func fill(_ capabilities: inout DeviceCapabilities, limits: VkPhysicalDeviceLimits) {

@@ -262,18 +262,21 @@ package final class CommandBuffer: @unchecked Sendable {
     context.functions.pointee.vkCmdResetQueryPool(handle, pool.handle, 0, UInt32(pool.count))
   }
 
-  /// Copies the first `count` timestamps of `pool` into a buffer, as ticks of 64 bits, when they are written: for steps
+  /// Copies some timestamps of `pool` to the same places in a buffer, as ticks of 64 bits, when they are written: for steps
   /// that others follow, since drivers may wait for all work of a device before a pool is read.
-  package func copyTimestamps(_ pool: TimestampPool, count: Int, to buffer: Buffer) {
+  package func copyTimestamps(_ pool: TimestampPool, _ range: Range<Int>, to buffer: Buffer) {
     guard
       record(
-        computes && count <= pool.count && buffer.contains(offset: 0, byteCount: 8 * count),
-        "a copy of \(count) timestamps of a pool of \(pool.count) to \(buffer.label)")
+        computes && range.upperBound <= pool.count
+          && buffer.contains(offset: 8 * range.lowerBound, byteCount: 8 * range.count),
+        "a copy of timestamps \(range) of a pool of \(pool.count) to \(buffer.label)")
     else { return }
+    guard !range.isEmpty else { return }
     used[ObjectIdentifier(pool)] = pool
     keepAlive([buffer])
     context.functions.pointee.vkCmdCopyQueryPoolResults(
-      handle, pool.handle, 0, UInt32(count), buffer.handle, 0, 8,
+      handle, pool.handle, UInt32(range.lowerBound), UInt32(range.count), buffer.handle,
+      UInt64(8 * range.lowerBound), 8,
       VkQueryResultFlags(VK_QUERY_RESULT_64_BIT.rawValue | VK_QUERY_RESULT_WAIT_BIT.rawValue))
   }
 

@@ -72,7 +72,8 @@ package final class Device: Sendable {
   /// A buffer that is `host` itself, as other devices' buffers may be: nothing is copied. Orders of reads and writes are
   /// the caller's.
   package func makeBuffer(importing host: HostMemory, label: String) throws(VulkanError) -> Buffer {
-    try Buffer(context: context, byteCount: host.byteCount, memory: .upload, label: label, importing: host)
+    try Buffer(
+      context: context, byteCount: host.byteCount, memory: .upload, label: label, origin: .host(host))
   }
 
   /// A timeline semaphore with value 0.

@@ -106,6 +106,9 @@ package struct DeviceCapabilities: Sendable, Hashable {
   package var memoryBudget = false
   /// VK_EXT_external_memory_host: what the address and size of imported host memory are multiples of.
   package var externalMemoryHostAlignment: UInt64?
+  /// How its logical devices hand memory to others, and take it from them.
+  package var exportsMemory: Set<MemoryHandle> = []
+  package var importsMemory: Set<MemoryHandle> = []
   /// Whether logical devices of it can share timeline semaphores (VK_KHR_external_semaphore_fd).
   package var sharesSemaphores = false
 }

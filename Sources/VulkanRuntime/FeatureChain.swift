@@ -22,7 +22,8 @@ struct FeatureChain {
   private init(extensions available: Set<String>) {
     var used = [
       VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME,
-      VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
+      VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+      VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME,
     ].filter { available.contains($0) }
     func structure<Structure: BitwiseCopyable>(
       _ initial: Structure, _ type: VkStructureType, in chain: StructureChain

@@ -23,6 +23,8 @@ package struct PhysicalDevice: Sendable {
   package let deviceID: UInt32
   /// 32 hexadecimal digits; the same device has the same one in every process.
   package let uuid: String
+  /// The same for all drivers that understand each other's handles.
+  let driverUUID: String
   package let kind: Kind
   /// For example "NVIDIA", "radv", "llvmpipe".
   package let driverName: String
@@ -104,12 +106,14 @@ package struct PhysicalDevice: Sendable {
     if query.hasRequiredVersion {
       let detail = query.detail(queueFamilies: queueFamilies)
       uuid = detail.uuid
+      driverUUID = detail.driverUUID
       driverName = detail.driverName
       driverInfo = detail.driverInfo
       capabilities = detail.capabilities
       unsupportedReason = detail.unsupportedReason
     } else {
       uuid = ""
+      driverUUID = ""
       driverName = ""
       driverInfo = ""
       capabilities = DeviceCapabilities()

@@ -33,6 +33,13 @@ struct BenchCollectives: ParsableCommand {
       valueName: "paths"))
   var paths: String?
 
+  @Option(
+    name: .customLong("memory"),
+    help: ArgumentHelp(
+      "Where devices leave things for one another, with commas between: device (memory of the one that reads), host; default: those that work.",
+      valueName: "kinds"))
+  var memories: String?
+
   @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 5
 
@@ -47,7 +54,7 @@ struct BenchCollectives: ParsableCommand {
     guard bytes.counts.allSatisfy({ (1...(1 << 30)).contains($0) }) else {
       throw ValidationError("--bytes must be from 1 to \(1 << 30)")
     }
-    _ = try (chosen, chosenPaths)
+    _ = try (chosen, chosenPaths, chosenMemories)
   }
 
   private var names: [String] { devices.split(separator: ",").map(String.init) }
@@ -65,14 +72,20 @@ struct BenchCollectives: ParsableCommand {
   }
 
   /// Nil takes those that work.
-  private var chosenPaths: [MeshPath]? {
-    get throws {
-      try paths?.split(separator: ",").map { name in
-        guard let path = MeshPath(rawValue: String(name)) else {
-          throw ValidationError("there is no path \(name)")
-        }
-        return path
-      }
+  private var chosenPaths: Set<MeshPath>? { get throws { try Self.list(paths, "path") } }
+  private var chosenMemories: Set<MeshMemory>? { get throws { try Self.list(memories, "memory") } }
+
+  private static func list<Choice: RawRepresentable & Hashable>(
+    _ text: String?, _ what: String
+  ) throws -> Set<Choice>? where Choice.RawValue == String {
+    try text.map { text in
+      Set(
+        try text.split(separator: ",").map { name in
+          guard let choice = Choice(rawValue: String(name)) else {
+            throw ValidationError("there is no \(what) \(name)")
+          }
+          return choice
+        })
     }
   }
 
@@ -82,9 +95,11 @@ struct BenchCollectives: ParsableCommand {
       style: csv ? .csv : .table,
       columns: [
         Report.Column(key: "operation", title: "operation", width: 20),
-        Report.Column(key: "path", title: "path", width: 8),
+        Report.Column(key: "memory", title: "memory", width: 6),
+        Report.Column(key: "path", title: "path", width: 10),
         Report.Column(key: "bytes", title: "bytes", width: 10),
         Report.Column(key: "microseconds", title: "us", width: 10),
+        Report.Column(key: "predicted_microseconds", title: "predicted", width: 10),
         Report.Column(key: "least", title: "least", width: 10),
         Report.Column(key: "most", title: "most", width: 10),
         Report.Column(key: "gigabytes_per_second", title: "GB/s", width: 8),
@@ -92,19 +107,38 @@ struct BenchCollectives: ParsableCommand {
       ])
     let benchmark = try CollectiveBenchmark(
       devices: names, pipelineDirectory: EngineOptions.usualCacheDirectory)
-    let trial = try benchmark.trial()
+    let (memories, paths) = (try chosenMemories, try chosenPaths)
+    let trial = try benchmark.trial(
+      memory: memories?.count == 1 ? memories?.first : nil, path: paths?.count == 1 ? paths?.first : nil)
     if !csv { Output.note(trial.text) }
+    let transports = trial.working.filter {
+      memories?.contains($0.memory) ?? true && paths?.contains($0.path) ?? true
+    }
+    guard !transports.isEmpty else { throw CommandError("nothing of what is asked for works: \(trial.text)") }
+    let links = try transports.map { transport in
+      (
+        transport,
+        try benchmark.link(transport, repetitions: repetitions) {
+          if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+        }
+      )
+    }
     for operation in try chosen {
-      for path in try chosenPaths ?? trial.working {
+      for (transport, link) in links {
         for count in bytes.counts {
-          let figure = try benchmark.run(operation, byteCount: count, path: path, repetitions: repetitions) {
+          let figure = try benchmark.run(
+            operation, byteCount: count, transport: transport, repetitions: repetitions
+          ) {
             if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
           }
           let seconds = figure.seconds
+          let predicted = link.seconds(operation, byteCount: figure.byteCount, ranks: names.count)
           let rate = Double(figure.byteCount) / seconds.median / 1e9
           try report.add([
-            .text(operation.rawValue), .text(path.rawValue), .count(figure.byteCount),
-            .number(seconds.median * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
+            .text(operation.rawValue), .text(transport.memory.rawValue), .text(transport.path.rawValue),
+            .count(figure.byteCount),
+            .number(seconds.median * 1e6, decimals: 1),
+            .number(predicted * 1e6, decimals: 1), .number(seconds.least * 1e6, decimals: 1),
             .number(seconds.most * 1e6, decimals: 1), .number(rate, decimals: 2),
             .number(rate * figure.traffic, decimals: 2),
           ])

@@ -14,7 +14,12 @@ struct BenchMesh: ParsableCommand {
     discussion: """
       --batch requests of --prompt tokens each generate --tokens tokens together. The prompt figure is that of one \
       request alone; decode figures count the tokens of all requests from when all have their first until the last ends. \
-      Each is the median of the repetitions, after a run that does not count.
+      Each is the median of the repetitions, after a run that does not count. The exchange column is the part of the \
+      steps of texts in which devices leave things for others of their stage and wait for them.
+
+      --compare loads the model onto the first device alone first. Speedup is over that one, efficiency its part for \
+      each physical device; predictions are those of the cost model (bench predict) with what that device does, \
+      and with the latency and rate that bench collectives finds between the devices.
       """)
 
   @OptionGroup var source: BenchSubject
@@ -65,6 +70,9 @@ struct BenchMesh: ParsableCommand {
       valueName: "ms"),
     transform: BenchMesh.delay)
   var stageDelay: StageDelay?
+
+  @Flag(help: "Measure one device alone, too, and show what the cost model predicts.")
+  var compare = false
 
   @Flag(help: "Show when each device computes and when it idles, for one prompt and for texts.")
   var plan = false
@@ -128,19 +136,42 @@ struct BenchMesh: ParsableCommand {
       throw ValidationError(
         "--plan and --svg are for several devices: use --tensor-parallel or --pipeline-parallel")
     }
-    let loaded = try LoadedEngine(source.open(type.types[0]), since: start, options: options, verbose: false)
+    let mesh = MeshShape(tensor: options.tensorParallel, pipeline: options.pipelineParallel)
+    guard !compare || mesh.deviceCount > 1 else {
+      throw ValidationError("--compare is for several devices: use --tensor-parallel or --pipeline-parallel")
+    }
+    let model = try source.open(type.types[0])
+    let counts = batch.counts
+    let alone =
+      compare
+      ? try DeviceAlone(
+        model, options: options,
+        batches: Set(counts + counts.map { MeshPrediction.texts(batch: $0, mesh: mesh) }), prompt: prompt,
+        tokens: tokens, repetitions: repetitions) : nil
+    let loaded = try LoadedEngine(model, since: compare ? .now : start, options: options, verbose: false)
     let engine = loaded.engine
+    let prediction = try alone.map {
+      try MeshPrediction(
+        engine, mesh: mesh, alone: $0, prompt: prompt, tokens: tokens, repetitions: repetitions)
+    }
     let report = Report(
       style: csv ? .csv : .table,
       columns: [
         Report.Column(key: "tensor_parallel", title: "tensor", width: 6),
         Report.Column(key: "pipeline_parallel", title: "pipeline", width: 8),
         Report.Column(key: "batch", title: "batch", width: 5),
+        Report.Column(key: "memory", title: "memory", width: 6),
+        Report.Column(key: "path", title: "path", width: 10),
         Report.Column(key: "prompt_tokens_per_second", title: "prompt t/s", width: 10),
+        Report.Column(key: "prompt_predicted", title: "predicted", width: 9),
         Report.Column(key: "decode_tokens_per_second", title: "decode t/s", width: 10),
+        Report.Column(key: "decode_predicted", title: "predicted", width: 9),
         Report.Column(key: "decode_least", title: "least", width: 10),
         Report.Column(key: "decode_most", title: "most", width: 10),
         Report.Column(key: "milliseconds", title: "ms a token", width: 10),
+        Report.Column(key: "exchange_percent", title: "exchange %", width: 10),
+        Report.Column(key: "speedup", title: "speedup", width: 7),
+        Report.Column(key: "efficiency_percent", title: "efficiency", width: 10),
       ])
     try report.note("device   \(engine.deviceName), loaded in \(Format.decimal(loaded.loadSeconds, 2)) s")
     for (index, memory) in engine.deviceMemories.enumerated() {
@@ -148,21 +179,35 @@ struct BenchMesh: ParsableCommand {
         "\(engine.placementTexts[index]), \(Format.bytes(memory.now)) of memory (\(Format.bytes(memory.peak)) while "
           + "loading), its share \(Format.bytes(engine.memoryShares[index]))")
     }
-    for count in batch.counts {
-      _ = try Run(command: self, engine: engine, count: count).measure()
-      let alone = Samples(
-        try (0..<repetitions).map { _ in
-          try Run(command: self, engine: engine, count: 1).measure().prompt
-        })
-      let decode = Samples(
-        try (0..<repetitions).map { _ in
-          try Run(command: self, engine: engine, count: count).measure().decode
-        })
+    if let text = engine.meshPathText { try report.note(text) }
+    if let note = alone?.note { try report.note(note) }
+    if let link = prediction?.link {
+      try report.note(
+        "between devices \(Format.decimal(link.latency * 1e6, 1)) us an all-reduce of next to nothing, "
+          + "\(Format.decimal(link.rate / 1e9, 1)) GB/s")
+    }
+    let physicalDevices = Set(engine.deviceNumbers).count
+    func number(_ value: Double?, decimals: Int) -> Report.Cell {
+      value.map { .number($0, decimals: decimals) } ?? Report.Cell.none
+    }
+    let run = MeshRun(prompt: prompt, tokens: tokens, engine: engine)
+    for count in counts {
+      let samples = try run.samples(count, repetitions: repetitions)
+      let decode = samples.decode
+      let speedup = alone?.decode[count].map { decode.median / $0 }
+      let share = mesh.deviceCount > 1 ? try run.exchangeShare(count) : nil
       try report.add([
-        .count(options.tensorParallel), .count(options.pipelineParallel), .count(count),
-        .number(alone.median, decimals: 1), .number(decode.median, decimals: 1),
+        .count(mesh.tensor), .count(mesh.pipeline), .count(count),
+        .text(engine.meshTransport?.memory.rawValue ?? "-"),
+        .text(engine.meshTransport?.path.rawValue ?? "-"),
+        .number(samples.prompt.median, decimals: 1),
+        number(prediction?.promptSeconds.map { Double(prompt) / $0 }, decimals: 1),
+        .number(decode.median, decimals: 1),
+        number(prediction?.decode(batch: count).map { Double(count) / $0 }, decimals: 1),
         .number(decode.least, decimals: 1), .number(decode.most, decimals: 1),
         .number(1000 * Double(count) / decode.median, decimals: 3),
+        number(share.map { 100 * $0 }, decimals: 1), number(speedup, decimals: 2),
+        number(speedup.map { 100 * $0 / Double(physicalDevices) }, decimals: 1),
       ])
     }
     if plan || svg != nil { try showPlan(engine) }
@@ -173,7 +218,7 @@ struct BenchMesh: ParsableCommand {
   /// One prompt alone, then the last of `--batch` together, as timelines.
   private func showPlan(_ engine: Engine) throws {
     func timeline(_ count: Int) throws -> MeshTimeline {
-      try engine.timeline { _ = try Run(command: self, engine: engine, count: count).measure() }
+      try engine.timeline { _ = try MeshRun(prompt: prompt, tokens: tokens, engine: engine).measure(count) }
         ?? MeshTimeline(mesh: MeshShape(), spans: [])
     }
     // Recordings that note the clock are made anew: the first run makes them.
@@ -228,35 +273,5 @@ struct BenchMesh: ParsableCommand {
       throw CommandError("\(svg) cannot be written: check the folder and the room on the disk")
     }
     try report.note("the first \(min(64, all.stepCount)) steps are drawn in \(svg)")
-  }
-
-  /// Requests that are generated together.
-  private struct Run {
-    let command: BenchMesh
-    let engine: Engine
-    let count: Int
-
-    func measure() throws -> (prompt: Double, decode: Double) {
-      let counts = TokenCounts(count)
-      let start = ContinuousClock.now
-      for index in 0..<count {
-        // Different from the first token on: no prompt shares another's pages.
-        var request = GenerationRequest(
-          prompt: (0..<command.prompt).map { _ in Int32.random(in: 1..<1000) })
-        request.maxTokens = command.tokens
-        request.ignoresEndOfText = true
-        try engine.submit(request) { counts.take($0, index: index) }
-      }
-      while try engine.step() {
-        if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
-      }
-      if let failure = counts.failure { throw failure }
-      let (first, tokens) = counts.whenAllHadStarted
-      let end = ContinuousClock.now
-      return (
-        Double(command.prompt * count) / ((first - start) / .seconds(1)),
-        Double(count * command.tokens - tokens) / ((end - first) / .seconds(1))
-      )
-    }
   }
 }

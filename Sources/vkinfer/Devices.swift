@@ -62,6 +62,8 @@ struct Devices: ParsableCommand {
     ]
     rows.append(("matrix units", device.matrixShapes.first ?? "none"))
     rows += device.matrixShapes.dropFirst().map { ("", $0) }
+    rows.append(
+      ("shared memory", device.sharedMemory.isEmpty ? "none" : device.sharedMemory.joined(separator: ", ")))
     return rows
   }
 
@@ -105,6 +107,7 @@ struct Devices: ParsableCommand {
       ("storage", .array(device.storage.map(JSON.string))),
       ("int8_dot_product", .string(device.integerDotProduct.rawValue)),
       ("matrix_shapes", .array(device.matrixShapes.map(JSON.string))),
+      ("shared_memory", .array(device.sharedMemory.map(JSON.string))),
       ("usable", .bool(device.unusableReason == nil)),
       ("unusable_reason", .optional(device.unusableReason)),
     ])

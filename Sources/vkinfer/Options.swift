@@ -131,6 +131,14 @@ struct MeshOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
+      "Where devices leave things for one another: device (memory of the one that reads, which the others import) or "
+        + "host; default: the fastest.",
+      valueName: "memory"))
+  var meshMemory: MeshMemory?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
       "Layers of each pipeline stage, as 20,12 (default: what takes all stages as long, as far as memory allows).",
       valueName: "counts"))
   var stageLayers: CountList?
@@ -148,6 +156,7 @@ struct MeshOptions: ParsableArguments {
       devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
       dataParallel: dataParallel)
     options.meshPath = meshPath
+    options.meshMemory = meshMemory
     options.stageLayers = stageLayers?.counts ?? []
   }
 
@@ -242,3 +251,5 @@ extension KVOffload: ExpressibleByArgument {}
 extension WeightsFrom: ExpressibleByArgument {}
 
 extension MeshPath: ExpressibleByArgument {}
+
+extension MeshMemory: ExpressibleByArgument {}

@@ -170,11 +170,12 @@ int main(int count, char **arguments) {
   options = usual();
   options.pipeline_parallel = 2;
   options.mesh_path = VKINFER_MESH_PATH_THREADS;
+  options.mesh_memory = VKINFER_MESH_MEMORY_HOST;
   options.stage_count = 2;
   options.stage_layers = layers;
   engine = open_with(&options);
   EXPECT(strstr(log_text, "layers 0 to 0") != NULL && strstr(log_text, "layers 1 to 1") != NULL);
-  EXPECT(strstr(log_text, "threads") != NULL);
+  EXPECT(strstr(log_text, "share host memory and wait for one another by threads") != NULL);
   generate(engine, 8, tokens, logits);
   EXPECT(memcmp(tokens, wanted, sizeof tokens) == 0);
   OK(vkinfer_engine_close(engine));
@@ -190,6 +191,7 @@ int main(int count, char **arguments) {
   WRONG(options.kv_offload = 3);
   WRONG(options.kv_offload = VKINFER_KV_OFFLOAD_ON; options.tensor_parallel = 2);
   WRONG(options.mesh_path = 4);
+  WRONG(options.mesh_memory = 3);
   WRONG(options.data_parallel = 65);
   WRONG(options.data_parallel = UINT32_MAX);
   WRONG(options.data_parallel = 2; options.mesh = "0,0,0");

@@ -47,6 +47,49 @@ struct BenchCommandTests {
     #expect(stages.count == 8 * 9)
   }
 
+  /// Rows of comma-separated values under their columns, without notes.
+  private static func rows(_ text: String) -> [[String: String]] {
+    let lines = text.split(separator: "\n").filter { !$0.hasPrefix("#") }.map {
+      $0.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+    }
+    guard let columns = lines.first else { return [] }
+    return lines.dropFirst().map { Dictionary(zip(columns, $0)) { first, _ in first } }
+  }
+
+  /// Each row of a mesh says how it ran, and stands beside one device and the cost model.
+  @Test func meshesAreComparedWithOneDevice() throws {
+    for memory in ["host", "device"] {
+      let outcome = try Program.run(
+        "bench", "mesh", "--shape", Self.shape, "--type", "f16", "--prompt", "20", "-n", "6", "--batch",
+        "1,2", "--repetitions", "1", "--tensor-parallel", "2", "--mesh-memory", memory, "--mesh-path",
+        "threads", "--compare", "--csv")
+      #expect(outcome.code == 0, "\(outcome.error)")
+      let rows = Self.rows(outcome.output)
+      #expect(rows.map { $0["batch"] } == ["1", "2"], "\(outcome.output)")
+      for row in rows {
+        #expect(row["memory"] == memory && row["path"] == "threads")
+        func number(_ key: String) -> Double { row[key].flatMap(Double.init) ?? .nan }
+        for key in ["prompt_predicted", "decode_predicted", "speedup"] { #expect(number(key) > 0, "\(key)") }
+        // Two logical devices are one CPU.
+        #expect(abs(number("efficiency_percent") / (100 * number("speedup")) - 1) < 1e-6)
+        #expect((0.1...100).contains(number("exchange_percent")), "\(number("exchange_percent"))")
+      }
+    }
+  }
+
+  @Test func collectivesStandBesideWhatTheLinkSays() throws {
+    let outcome = try Program.run(
+      "bench", "collectives", "--bytes", "4096,65536", "--paths", "threads", "--repetitions", "1", "--csv")
+    #expect(outcome.code == 0, "\(outcome.error)")
+    let rows = Self.rows(outcome.output)
+    #expect(Set(rows.compactMap { $0["path"] }) == ["threads"])
+    #expect(!rows.isEmpty)
+    for row in rows {
+      #expect(row["predicted_microseconds"].flatMap(Double.init) ?? 0 > 0)
+      #expect(row["microseconds"].flatMap(Double.init) ?? 0 > 0)
+    }
+  }
+
   @Test func requestsAreComparedWithBatches() throws {
     let outcome = try Program.run(
       "bench", "requests", "--shape", Self.shape, "--type", "f16", "--requests", "12", "--min-prompt", "3",

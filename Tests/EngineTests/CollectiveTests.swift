@@ -32,13 +32,28 @@ struct CollectiveTests {
     }
   }
 
-  @Test(arguments: [(2, MeshPath.flags), (2, .threads), (3, .threads)])
-  func everyoneGetsWhatTheReferenceSays(_ ranks: Int, _ path: MeshPath) throws {
+  /// Where devices leave things for one another: homes of their own are what several physical devices have.
+  enum Home: CaseIterable {
+    case host, device, own
+
+    var memory: MeshMemory { self == .host ? .host : .device }
+
+    func group(_ devices: [Device], floats: Int, path: MeshPath) throws -> CollectiveGroup {
+      try CollectiveGroup(
+        devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: floats,
+        transport: MeshTransport(memory: memory, path: path), areApart: self == .own)
+    }
+  }
+
+  @Test(arguments: [
+    (2, Home.host, MeshPath.flags), (2, .device, .flags), (2, .own, .flags), (2, .host, .threads),
+    (3, .device, .threads), (3, .own, .threads),
+  ])
+  func everyoneGetsWhatTheReferenceSays(_ ranks: Int, _ home: Home, _ path: MeshPath) throws {
     let devices = try Self.devices(ranks)
     // The second is of several segments, the last of them shorter.
     let counts = [16 * ranks, (1 << 20) / ranks / 4 * 4 * ranks + 52 * ranks]
-    let group = try CollectiveGroup(
-      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: counts[1], path: path)
+    let group = try home.group(devices, floats: counts[1], path: path)
     var random = SplitMix64(state: UInt64.random(in: 0 ... .max))
     for count in counts {
       let inputs = (0..<ranks).map { _ in (0..<count).map { _ in Float.random(in: -1...1, using: &random) } }
@@ -62,10 +77,10 @@ struct CollectiveTests {
   }
 
   /// Outputs of one are inputs of the next: whoever reads too early gets other sums.
-  @Test func nobodyIsEarly() throws {
+  @Test(arguments: Home.allCases)
+  func nobodyIsEarly(_ home: Home) throws {
     let devices = try Self.devices(2)
-    let group = try CollectiveGroup(
-      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: 4096, path: .flags)
+    let group = try home.group(devices, floats: 4096, path: .flags)
     let recording = try group.record(.allReduce, count: 4096, repetitions: 20, isChained: true)
     for round in 0..<20 {
       for rank in 0..<2 { try group.write((0..<4096).map { Float($0 % 16 + rank + round) }, rank: rank) }
@@ -78,10 +93,10 @@ struct CollectiveTests {
   }
 
   /// One device never comes: the other's kernel stops looking for it.
-  @Test func waitsEnd() throws {
+  @Test(arguments: Home.allCases)
+  func waitsEnd(_ home: Home) throws {
     let devices = try Self.devices(2)
-    let group = try CollectiveGroup(
-      devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: 4096, path: .flags)
+    let group = try home.group(devices, floats: 4096, path: .flags)
     let recording = try group.record(.allReduce, count: 4096)
     _ = try group.run(recording)
     let never = try devices[1].makeSemaphore()

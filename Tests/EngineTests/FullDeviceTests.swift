@@ -33,6 +33,8 @@ struct FullDeviceTests {
     case .mesh:
       options.tensorParallel = 2
       options.meshPath = .threads
+      options.meshMemory = .device
+      options.meshIsApart = true
     }
     return options
   }

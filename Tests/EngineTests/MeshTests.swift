@@ -20,9 +20,13 @@ struct MeshTests {
     try Engine(model: model, options: options(mesh, sequences: sequences, path: path))
   }
 
-  static func options(_ mesh: MeshShape, sequences: Int, path: MeshPath? = nil) -> EngineOptions {
+  static func options(
+    _ mesh: MeshShape, sequences: Int, path: MeshPath? = nil, home: CollectiveTests.Home? = nil
+  ) -> EngineOptions {
     var options = EngineOptions()
     options.meshPath = path
+    options.meshMemory = home?.memory
+    options.meshIsApart = home == .own
     options.device = TestModels.cpuDriver
     options.tensorParallel = mesh.tensor
     options.pipelineParallel = mesh.pipeline
@@ -58,6 +62,38 @@ struct MeshTests {
         let norm = alone.reduce(0.0) { $0 + pow(Double($1), 2) }
         #expect(error.squareRoot() < 1e-3 * norm.squareRoot(), "\(name) over \(mesh)")
       }
+    }
+  }
+
+  /// Wherever devices leave things for one another: texts that run together are those of one device.
+  @Test(arguments: [
+    (MeshShape(tensor: 2), MeshPath.flags, CollectiveTests.Home.device),
+    (MeshShape(tensor: 2), .flags, .own),
+    (MeshShape(pipeline: 2), .flags, .own),
+    (MeshShape(tensor: 2), .threads, .own),
+    (MeshShape(tensor: 2, pipeline: 2), .threads, .own),
+    (MeshShape(tensor: 2, pipeline: 2), .threads, .device),
+  ])
+  func homesMakeNoDifference(_ mesh: MeshShape, _ path: MeshPath, _ home: CollectiveTests.Home) throws {
+    let model = try Self.model("llama")
+    let alone = try Self.engine(model, MeshShape())
+    let engine = try Engine(
+      model: model, options: Self.options(mesh, sequences: 3, path: path, home: home))
+    #expect(engine.meshPathText?.contains("share \(home.memory.rawValue) memory") == true)
+    let requests = (0..<3).map { index in
+      var request = GenerationRequest(prompt: (0...4 * index).map { Int32(($0 * 31 + index) % 90 + 1) })
+      request.maxTokens = 12
+      request.ignoresEndOfText = true
+      request.sampling.temperature = 0
+      return request
+    }
+    let outcomes = BatchTests.Outcomes()
+    for (index, request) in requests.enumerated() {
+      try engine.submit(request, onEvent: outcomes.handler(index))
+    }
+    while try engine.step() {}
+    for (index, request) in requests.enumerated() {
+      #expect(try outcomes.result(index)?.tokens == alone.generate(request).tokens, "request \(index)")
     }
   }
 
@@ -210,18 +246,22 @@ struct MeshTests {
   /// next one works; else an engine on those that are left does, where the engine does not do so itself.
   @Test(
     arguments: [
-      (MeshShape(tensor: 2), MeshPath.flags), (MeshShape(tensor: 2), .threads),
-      (MeshShape(pipeline: 2), .flags),
-      (MeshShape(pipeline: 2), .threads),
+      (MeshShape(tensor: 2), MeshPath.flags, CollectiveTests.Home.host),
+      (MeshShape(tensor: 2), .flags, .own),
+      (MeshShape(tensor: 2), .threads, .device),
+      (MeshShape(pipeline: 2), .flags, .own),
+      (MeshShape(pipeline: 2), .threads, .host),
     ], Fault.allCases)
-  func aDeviceThatFailsHoldsNobodyUp(_ place: (MeshShape, MeshPath), _ fault: Fault) throws {
+  func aDeviceThatFailsHoldsNobodyUp(
+    _ place: (MeshShape, MeshPath, CollectiveTests.Home), _ fault: Fault
+  ) throws {
     let model = try Self.model("llama")
-    let (mesh, path) = place
+    let (mesh, path, home) = place
     var request = GenerationRequest(prompt: [1, 2, 3])
     request.maxTokens = 8
     // Over all cases each device fails.
     let failing = (path == .flags ? 1 : 0) ^ (fault == .outOfMemory || fault == .lost ? 1 : 0)
-    var options = Self.options(mesh, sequences: 1, path: path)
+    var options = Self.options(mesh, sequences: 1, path: path, home: home)
     options.rebuilds = false
     var engine: Engine! = try Engine(model: model, options: options)
     let expected = try engine.generate(request).tokens

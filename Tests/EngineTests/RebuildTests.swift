@@ -179,10 +179,10 @@ struct RebuildTests {
   }
 
   /// The steps before say how long a device may stand still; an engine with one that hangs can be let go.
-  @Test(arguments: [MeshPath.threads, .flags])
-  func aHangIsFoundSoon(_ path: MeshPath) throws {
+  @Test(arguments: [(MeshPath.threads, CollectiveTests.Home.host), (.flags, .host), (.flags, .own)])
+  func aHangIsFoundSoon(_ path: MeshPath, _ home: CollectiveTests.Home) throws {
     let model = try MeshTests.model("llama")
-    var options = MeshTests.options(MeshShape(tensor: 2), sequences: 1, path: path)
+    var options = MeshTests.options(MeshShape(tensor: 2), sequences: 1, path: path, home: home)
     options.rebuilds = false
     var engine: Engine! = try Engine(model: model, options: options)
     for _ in 0..<3 { _ = try engine.generate(Self.request(0)) }

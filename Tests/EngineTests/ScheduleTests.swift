@@ -1,4 +1,5 @@
 import Foundation
+import Kernels
 import Testing
 import Transformer
 
@@ -29,6 +30,21 @@ struct ScheduleTests {
       try engine.submit(request) { if case .failed(let error) = $0 { Issue.record("\(error)") } }
     }
     while try engine.step() {}
+  }
+
+  /// What a device waits for the stage before is no time of a step, what it waits for others of its own is.
+  @Test func exchangesAreAPartOfSteps() {
+    func span(_ start: Double, _ end: Double, part: Int = 0, stop: StepRecording.Stop? = nil)
+      -> MeshTimeline.Span
+    {
+      MeshTimeline.Span(
+        device: 0, stop: stop, step: 0, part: part, tokens: 1, outputs: 1, start: start, end: end)
+    }
+    let timeline = MeshTimeline(
+      mesh: MeshShape(tensor: 2), spans: [span(1, 3), span(4, 6, part: 1)],
+      stops: [span(1, 2, stop: .idle), span(2.5, 4.5, stop: .exchange)])
+    #expect(abs(timeline.exchangeShare - 2.0 / 4) < 1e-12)
+    #expect(timeline.steps { $0.step > 0 }.exchangeShare == 0)
   }
 
   @Test func bubblesAreThoseOfTheory() throws {

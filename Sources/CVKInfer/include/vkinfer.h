@@ -225,6 +225,8 @@ typedef struct vkinfer_engine_options {
   uint32_t data_parallel;
   uint32_t stage_count;         /* of stage_layers: 0, or as many as pipeline_parallel */
   const uint32_t *stage_layers; /* layers of each stage; NULL: what takes all as long, as far as memory allows */
+  uint32_t mesh_memory; /* VKINFER_MESH_MEMORY_*: where the devices of a mesh leave things for one another */
+  uint32_t reserved;
 } vkinfer_engine_options;
 
 #define VKINFER_WEIGHTS_AUTO 0 /* from host memory as far as that goes */
@@ -241,6 +243,10 @@ typedef struct vkinfer_engine_options {
 #define VKINFER_MESH_PATH_FLAGS 1
 #define VKINFER_MESH_PATH_SEMAPHORES 2 /* of one physical device, there several times */
 #define VKINFER_MESH_PATH_THREADS 3
+
+#define VKINFER_MESH_MEMORY_AUTO 0 /* the fastest of those that a trial finds to work */
+#define VKINFER_MESH_MEMORY_HOST 1
+#define VKINFER_MESH_MEMORY_DEVICE 2 /* of the device that reads */
 
 #define VKINFER_POOLING_MODEL 0 /* as the model's file says, else the last token's */
 #define VKINFER_POOLING_LAST 1

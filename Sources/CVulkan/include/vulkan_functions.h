@@ -15,6 +15,7 @@
   X(vkGetPhysicalDeviceMemoryProperties2) \
   X(vkGetPhysicalDeviceQueueFamilyProperties2) \
   X(vkGetPhysicalDeviceExternalSemaphoreProperties) \
+  X(vkGetPhysicalDeviceExternalBufferProperties) \
   X(vkEnumerateDeviceExtensionProperties) \
   X(vkCreateDevice) \
   X(vkGetDeviceProcAddr)
@@ -72,6 +73,8 @@
 
 #define VULKAN_DEVICE_EXTENSION_FUNCTIONS(X) \
   X(vkGetMemoryHostPointerPropertiesEXT) \
+  X(vkGetMemoryFdKHR) \
+  X(vkGetMemoryFdPropertiesKHR) \
   X(vkGetSemaphoreFdKHR) \
   X(vkImportSemaphoreFdKHR) \
   X(vkSetDebugUtilsObjectNameEXT) \
