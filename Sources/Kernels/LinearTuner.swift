@@ -1,4 +1,3 @@
-import Dispatch
 import Synchronization
 import VulkanRuntime
 
@@ -144,7 +143,7 @@ package final class LinearTuner {
     let ready = Mutex(batches.map { [Bool](repeating: false, count: $0.1.count) })
     let (deadline, isChained) = (deadline, recorder.chainsStages)
     let slowest = Mutex(slowest)
-    DispatchQueue.concurrentPerform(iterations: all.count) { entry in
+    Thread.concurrently(all.count) { entry in
       let (index, place, kernel, tiling) = all[entry]
       let start = ContinuousClock.now
       guard start + slowest.withLock({ $0 }) < deadline else { return }
