@@ -1,10 +1,10 @@
 // Weights as float16, two to a word.
 #if defined(SCALED) || defined(HALVES)
-// Where scales and minima are products, neither is a float16. Counted from the middle of their range, integers are
-// smaller and the minimum is near nothing, so that little is lost of either.
-#if defined(FORMAT_Q4_K)
+// With a minimum, integers are counted from the middle of their range: they are smaller then and the minimum is near
+// nothing, so that little is lost where float16 rounds either; in q4_0 and q5_0 the minimum is gone.
+#if defined(NIBBLES)
 #define MIDDLE 8u
-#elif defined(FORMAT_Q5_K)
+#elif defined(SCALED) && defined(MINIMUM)
 #define MIDDLE 16u
 #elif defined(FORMAT_Q2_K)
 #define MIDDLE 2u
@@ -26,7 +26,8 @@ void bytes_to_halves(uint word, out f16vec2 even, out f16vec2 odd) {
   odd = unpackFloat2x16(((word >> 8) & 0x00ff00ffu) | 0x64006400u) - f16vec2(zero);
 }
 
-// Small integers times their scale, in float16: as exact as the result where the scale is a float16 itself.
+// Small integers times their scale, in float16: as exact as the result where the scale is a float16 itself and there is
+// no minimum.
 void unpack_halves(Chunk chunk, out uint halves[CHUNK / 2]) {
 #ifdef HALVES
   f16vec2 scales = f16vec2(half_scales(chunk));

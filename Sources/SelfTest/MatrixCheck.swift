@@ -13,8 +13,8 @@ struct MatrixCheck {
   let reader: WeightReader
   let tokenCount: Int
   let cut: Cut
-  /// Whether the weights' format has scales that no float16 holds.
-  let hasProductScales: Bool
+  /// Whether weights are made of a scale and a minimum that float16 rounds.
+  let isMadeOfHalves: Bool
   /// Inputs of gated products are so large on average.
   var magnitude: Float = 1
 
@@ -35,11 +35,11 @@ struct MatrixCheck {
     }
   }
 
-  /// Of float32 sums of products, in whatever way the units round them. Weights whose scale is a product are made of a
-  /// float16 scale and a float16 minimum, each rounded.
-  var tolerance: Double { hasProductScales ? 2e-3 : 5e-5 }
+  /// Of float32 sums of products, in whatever way the units round them. Weights that are made of halves are each rounded
+  /// three times, and some stages have few outputs.
+  var tolerance: Double { isMadeOfHalves ? 2e-3 : 5e-5 }
   /// The same of results that are float16.
-  var halfTolerance: Double { hasProductScales ? 4e-3 : Self.halfTolerance }
+  var halfTolerance: Double { isMadeOfHalves ? 4e-3 : Self.halfTolerance }
   /// Halves have 11 bits, and drivers round as they like.
   static let halfTolerance = 5e-4
 

@@ -40,7 +40,7 @@ struct MatrixChecks {
             guard bench.wants(name) else { continue }
             let check = MatrixCheck(
               bench: bench, units: units, name: name, reader: reader, tokenCount: cut.tokenCount,
-              cut: cut.cut, hasProductScales: type.hasProductScales)
+              cut: cut.cut, isMadeOfHalves: type.isMadeOfHalves)
             try check.run(stage, weights)
           }
         }
@@ -59,7 +59,7 @@ struct MatrixChecks {
       guard bench.wants(name) else { continue }
       let check = MatrixCheck(
         bench: bench, units: units, name: name, reader: reader, tokenCount: 9,
-        cut: .staged(MatrixTiling.possible(.of(.q8_0), units, bench.traits)[0]), hasProductScales: false,
+        cut: .staged(MatrixTiling.possible(.of(.q8_0), units, bench.traits)[0]), isMadeOfHalves: false,
         magnitude: magnitude)
       try check.run(stage, weights)
     }
@@ -142,6 +142,6 @@ extension MatrixTiling {
 }
 
 extension TensorType {
-  /// Whether the scale of a block is itself a small integer times a scale.
-  fileprivate var hasProductScales: Bool { [.q2_k, .q3_k, .q4_k, .q5_k, .q6_k].contains(self) }
+  /// Whether blocks have a minimum, or a scale that is itself a small integer times a scale.
+  fileprivate var isMadeOfHalves: Bool { [.q4_1, .q5_1, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k].contains(self) }
 }

@@ -15,8 +15,8 @@ struct VariantChecks {
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
       let shaped: Set<Substring> = [
         "linear", "linear_bytes", "linear_naive", "linear_rows", "linear_rows_wide", "linear_tiles",
-        "linear_tiles_bytes", "attention", "attention_decode", "attention_lanes", "matrix", "flash",
-        "combine", "normalise",
+        "linear_tiles_bytes", "attention", "attention_decode", "attention_lanes", "matrix", "matrix_direct",
+        "flash", "combine", "normalise",
       ]
       // What the engine does not choose on a device at all, checks may.
       let unlisted = bench.cache.made.map(\.variant).filter { made in
