@@ -18,6 +18,7 @@ let package = Package(
     .target(name: "CShaderInterface"),
     // Reads of files by io_uring, by its system calls.
     .target(name: "CReadRing"),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
 
     .target(name: "ModelFiles"),
@@ -26,7 +27,7 @@ let package = Package(
     .target(name: "Reference", dependencies: ["ModelFiles", "Transformer"]),
 
     .target(name: "VulkanRuntime", dependencies: ["CVulkan"]),
-    .target(name: "ShaderLibrary", plugins: ["ShaderBuild"]),
+    .target(name: "ShaderLibrary", dependencies: ["CZlib"], plugins: ["ShaderBuild"]),
     .target(
       name: "Kernels",
       dependencies: [
@@ -78,7 +79,7 @@ let package = Package(
       ]),
 
     // The shader build: compiles Shaders/ with glslc and embeds the SPIR-V.
-    .executableTarget(name: "EmbedShader", path: "Tools/EmbedShader"),
+    .executableTarget(name: "EmbedShader", dependencies: ["CZlib"], path: "Tools/EmbedShader"),
     .plugin(
       name: "ShaderBuild", capability: .buildTool(), dependencies: ["EmbedShader"], path: "Tools/ShaderBuild"),
 

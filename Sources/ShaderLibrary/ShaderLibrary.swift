@@ -12,6 +12,7 @@ package enum ShaderLibrary {
   /// was too old for it.
   package static func spirv(_ name: String) -> [UInt32]? {
     guard let module = embeddedShaders[name], module.utf8CodeUnitCount > 0 else { return nil }
-    return words(base64: UnsafeBufferPointer(start: module.utf8Start, count: module.utf8CodeUnitCount))
+    return bytes(base64: UnsafeBufferPointer(start: module.utf8Start, count: module.utf8CodeUnitCount))
+      .flatMap(words(compressed:))
   }
 }

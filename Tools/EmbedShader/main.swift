@@ -21,8 +21,8 @@ do {
       interface: arguments[5], output: arguments[6], format: arguments[7].isEmpty ? nil : arguments[7],
       formatsLine: arguments[8])
     let spirv = try job.run()
-    try swiftFile(embedding: spirv, name: job.name).write(
-      toFile: job.output, atomically: true, encoding: .utf8)
+    try swiftFile(embedding: spirv, name: job.name)
+      .write(toFile: job.output, atomically: true, encoding: .utf8)
   case ("index", 2...):
     try indexFile(of: Array(arguments.dropFirst(2)))
       .write(toFile: arguments[1], atomically: true, encoding: .utf8)

@@ -14,7 +14,7 @@ oldest_mesa=25
 
 # Build-time headers, and the loader that finds Vulkan drivers.
 need_libraries() {
-  need_packages ca-certificates libvulkan1 libvulkan-dev libpcre2-dev
+  need_packages ca-certificates libvulkan1 libvulkan-dev libpcre2-dev zlib1g-dev
 }
 
 need_swift() {
