@@ -45,6 +45,23 @@ package final class BenchmarkDevice {
     return made
   }
 
+  /// Whether the device can compute steps in that way.
+  ///
+  /// - Throws: `KernelError.unsupported` where it lacks what products of many tokens are to be computed on.
+  package func check(_ method: StepMethod) throws {
+    guard let gemm = method.gemm, gemm == .direct || gemm == .matrix else { return }
+    let traits = cache(for: method).traits
+    guard traits.matrixUnits != nil else {
+      throw KernelError.unsupported(
+        "--gemm \(gemm): \(name) has no matrix units that vkinfer can use; leave \(gemm) out")
+    }
+    guard gemm == .matrix || traits.fragments != nil else {
+      throw KernelError.unsupported(
+        "--gemm direct: the matrix units of \(name) hold their elements where no kernel can put them; leave direct out"
+      )
+    }
+  }
+
   /// Messages of a Vulkan validation layer so far; 0 without one.
   package var validationMessageCount: Int { instance.validationMessageCount }
 

@@ -118,9 +118,14 @@ package struct DirectMatrixKernel: Sendable, Hashable {
     // many rows.
     let unpacks = matrix.format.chunk > 8
     let isWide = matrix.rows / (2 * layout.m) >= traits.wantedSubgroups / 6
-    let rowFragments =
-      tokenCount > 32 || tokenCount > 16 && (unpacks || isWide) || tokenCount > 8 && matrix.format.chunk > 16
-      ? 2 : 1
+    let sharesInputs: Bool =
+      switch tokenCount {
+      case ...8: false
+      case ...16: matrix.format.chunk > 16 || !unpacks && !isWide
+      case ...32: unpacks || isWide
+      default: true
+      }
+    let rowFragments = sharesInputs ? 2 : 1
     let wanted =
       rowFragments == 1
       ? (tokenCount <= 8 ? traits.wantedSubgroups : traits.wantedSubgroups / 2)
@@ -134,7 +139,7 @@ package struct DirectMatrixKernel: Sendable, Hashable {
     {
       split *= 2
     }
-    let unroll = unpacks ? (split == 8 ? 2 : 1) : rowFragments == 2 && tokenCount <= 32 ? 4 : 2
+    let unroll = unpacks ? (split == 8 ? 2 : 1) : rowFragments == 2 && tokenCount <= 32 && isWide ? 4 : 2
     var rowSubgroups = split >= 4 ? 1 : unpacks ? 8 : 4 / split
     // A workgroup for each core before any has more rows.
     while rowSubgroups > 1, rowParts / rowSubgroups < traits.wantedSubgroups / 32 { rowSubgroups /= 2 }

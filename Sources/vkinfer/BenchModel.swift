@@ -133,6 +133,7 @@ struct BenchModel: ParsableCommand {
     // What is wrong with them is said before anything is measured.
     let subjects = try subjects()
     let benchmark = try common.open()
+    for method in ablation.methods { try benchmark.check(method) }
     let report = Report(
       style: common.style,
       columns: Self.columns(isAblation: ablation.isGiven, isOffload: kvOffload.values != [.auto]))

@@ -97,6 +97,7 @@ struct BenchShaders: ParsableCommand {
       try shape.heads.check(cache.kvType)
     }
     let benchmark = try common.open(captureStatistics: true)
+    for method in methods { try benchmark.check(method) }
     let report = Report(style: common.style, columns: reportColumns)
     let progress = Progress()
     defer { progress.clear() }
