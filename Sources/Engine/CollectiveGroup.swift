@@ -66,13 +66,14 @@ package final class CollectiveGroup {
         followers.insert(MeshLinks.Follower(source: source, observer: observer))
       }
     }
-    links = try MeshLinks(path: path, sources: done, devices: devices, followers: followers, board: board)
     buffers = try devices.map { device in
       try ["inputs", "outputs"].map {
         try device.makeBuffer(
           byteCount: 4 * floats + 64, memory: .device, label: "\($0) of collectives")
       }
     }
+    // Its threads run from here on: nothing after it may fail.
+    links = try MeshLinks(path: path, sources: done, devices: devices, followers: followers, board: board)
   }
 
   private let sharedOffset: Int

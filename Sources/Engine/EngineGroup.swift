@@ -78,8 +78,10 @@ public final class EngineGroup: RequestServer {
     }
     guard isFirst else { return }
     queue.end()
-    for thread in threads { thread.join() }
-    queue.release()
+    // Whoever lets go last may be one of these threads, in a handler: it lets go of the engines when it ends.
+    let isOwn = threads.contains(where: \.isCurrent)
+    for thread in threads where !thread.isCurrent { thread.join() }
+    if !isOwn { queue.release() }
   }
 
   /// - Throws: one line when the request is not possible.

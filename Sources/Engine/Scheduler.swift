@@ -119,7 +119,8 @@ struct Scheduler {
     // Prompts must not hold up those who wait for their next token. But steps of few texts are short, and little enters
     // beside them: few would stay few while many wait.
     let mixed = max(limits.mixedTokens - parts.count, limits.mixedTokens / 2, 1)
-    let isStarved = 2 * parts.count < limits.sequences && waiting.count > parts.count
+    let textCount = running.count { $0.ready == 1 }
+    let isStarved = 2 * textCount < limits.sequences && waiting.count > textCount
     var budget =
       parts.isEmpty
       ? promptChunk

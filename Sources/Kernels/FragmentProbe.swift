@@ -8,7 +8,9 @@ package enum FragmentProbe {
   /// The layout of the units with the fewest tokens that `DirectMatrixKernel` can follow; nil where there are none.
   package static func layout(device: Device, subgroupSize: Int) throws -> FragmentLayout? {
     let capabilities = device.capabilities
-    guard capabilities.float16, let spirv = ShaderLibrary.spirv("fragments") else { return nil }
+    guard capabilities.float16, subgroupSize <= 64, let spirv = ShaderLibrary.spirv("fragments") else {
+      return nil
+    }
     let shapes = capabilities.cooperativeMatrix.filter {
       $0.scope == .subgroup && !$0.saturates && $0.a == .float16 && $0.b == .float16 && $0.c == .float32
         && $0.result == .float32 && $0.m * $0.k <= 8 * subgroupSize && $0.n * $0.k <= 8 * subgroupSize

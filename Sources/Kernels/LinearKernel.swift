@@ -110,8 +110,11 @@ package struct LinearKernel: Sendable, Hashable {
       while unroll > 1, rows * unroll * matrix.format.chunk > 64 || unroll > max(1, chunksPerLane) {
         unroll /= 2
       }
-      return Tiling(
-        subgroups: min(max(8, rowMultiple / rows), most), split: 1, rows: rows, columns: 1, unroll: unroll)
+      let subgroups = max(8, rowMultiple / rows)
+      // A device of small workgroups goes by the rule below.
+      if subgroups <= most {
+        return Tiling(subgroups: subgroups, split: 1, rows: rows, columns: 1, unroll: unroll)
+      }
     }
     var rows: Int
     var split = 1
