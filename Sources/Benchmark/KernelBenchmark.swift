@@ -74,9 +74,12 @@ package struct KernelBenchmark {
       let name = Self.name(stage)
       let wanted = columns.filter { wants("\(name), columns \($0)") }
       guard let most = wanted.max() else { continue }
+      var subjects: [StepMethod: StageSubject] = [:]
       for columnCount in wanted {
         let isDirect = canDirect && (2...DirectMatrixKernel.mostTokens).contains(columnCount)
-        let subject = try subject(stage, model, most: most, method: isDirect ? direct : StepMethod())
+        let method = isDirect ? direct : StepMethod()
+        let subject = try subjects[method] ?? subject(stage, model, most: most, method: method)
+        subjects[method] = subject
         let timings =
           isDirect
           ? try DirectTilingComparison(subject: subject, tokenCount: columnCount)
