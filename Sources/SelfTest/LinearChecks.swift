@@ -101,11 +101,10 @@ struct LinearChecks {
       if case .queryKeyValue(let stage) = stage, stage.queryNorm != nil {
         while tiling.groupRows > 16 { tiling.rows /= 2 }
       }
+      let next = next(turn / 2 + part)
+      if next == .bytes { tiling.own(rows: stage.rowsOfBlock) }
       // A full workgroup of columns, or fewer, or several of them.
       let counts = columnCounts.filter { (tiling.columns == 1) == ($0 <= 2) || $0 == tiling.columns }
-      let next = next(turn / 2 + part)
-      // Blocks of bytes are made of rows of one workgroup.
-      if next == .bytes { while tiling.groupRows % stage.rowsOfBlock != 0 { tiling.rows *= 2 } }
       cuts.append(
         Cut(
           columnCount: counts[(turn + part) % counts.count], tiling: tiling, inputs: inputs(turn + part),

@@ -40,6 +40,19 @@ struct LinearTiling: Hashable {
     return tiling
   }
 
+  /// Sums of a lane that no candidate of the kernel has more of: they overflow the registers, and compilers fail or take
+  /// minutes.
+  private static let mostSums = 32
+
+  /// Has each workgroup make a multiple of so many rows, a power of two, as blocks of bytes want it.
+  mutating func own(rows wanted: Int) {
+    while groupRows % wanted != 0 {
+      if split > 1 { split /= 2 } else { rows *= 2 }
+    }
+    while rows * columns > Self.mostSums, columns > 1 { columns /= 2 }
+    if rows > 16 { unroll = 1 }
+  }
+
   /// Every sound tiling of up to 16 subgroups that the device has room for.
   static func possible(_ traits: DeviceTraits) -> [LinearTiling] {
     var result: [LinearTiling] = []
@@ -49,8 +62,7 @@ struct LinearTiling: Hashable {
         for split in [1, 2, 4, 8] where split <= subgroups {
           // Rows come in pairs, which stay in one workgroup.
           for rows in [1, 2, 4, 8, 16] where (2...32).contains(subgroups / split * rows) {
-            // Sums that no candidate has: they overflow the registers, and compilers fail or take seconds.
-            if rows * columns > 32 { continue }
+            if rows * columns > mostSums { continue }
             let unroll = traits.isCPU ? [1, 1, 2][result.count % 3] : [1, 2, 4, 1][result.count % 4]
             result.append(
               LinearTiling(subgroups: subgroups, split: split, rows: rows, columns: columns, unroll: unroll))
