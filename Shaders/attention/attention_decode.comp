@@ -1,10 +1,10 @@
 #version 460
 // Causal attention of one token over a paged KV cache, at the speed of memory.
 //
-// A workgroup takes one token and the query heads of one kv head. Its subgroups walk over the cache on their own, a
-// subgroup's worth of positions a round, each with a running softmax in registers: no barrier until the end. Lanes
-// are positions for the scores (a key octet of neighbouring positions is contiguous), and octets of value elements
-// for the sums. With SPLITS > 1 several workgroups share the positions, and the last one done joins their results.
+// A workgroup takes one token and the query heads of one kv head. Its subgroups walk over the cache on their own, some
+// positions a round, each with a running softmax in registers: no barrier until the end. For the scores KEY_LANES lanes
+// share the key octets of a position (those of neighbouring positions are contiguous); for the sums lanes are octets of
+// value elements. With SPLITS > 1 several workgroups share the positions, and the last one done joins their results.
 #extension GL_KHR_shader_subgroup_shuffle : require
 #define CHAINED
 #include "common/types.glsl"
@@ -22,6 +22,10 @@ layout(constant_id = 8) const uint BATCH = 2;     // key octets whose loads are 
 layout(constant_id = 9) const uint VALUE_BATCH = 4;  // values of positions, likewise
 layout(constant_id = 10) const bool CHAIN = false;
 layout(constant_id = 11) const uint CACHE = CACHE_F16;
+layout(constant_id = 12) const uint KEY_LANES = 1;     // lanes that share the keys of a position, a power of two
+layout(constant_id = 13) const uint LEAST_ROUNDS = 1;  // that a split has before there is another
+// Whether a round's loads start in the round before. Wants batches that are a lane's whole share.
+layout(constant_id = 14) const bool AHEAD = false;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/chain.glsl"
@@ -30,10 +34,12 @@ layout(push_constant) uniform Push { AttentionPush push; };
 #include "attention/head_group.glsl"
 
 const uint OCTETS = HEAD_SIZE / 8;
+const uint POSITIONS = SUBGROUP_SIZE / KEY_LANES;  // of a round
+const uint KEY_OCTETS = OCTETS / KEY_LANES;        // of a lane
 const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
 const uint PARTIAL = HEAD_SIZE + 2;  // a split's sums, maximum and weight
 const float MASKED = -3.0e38;
-const uint JOINED = 8;  // splits whose sums are loaded at once
+const uint JOINED = SPLITS < 16 ? SPLITS : 16;  // splits whose sums are loaded at once
 
 shared vec4 queries[GROUP * HEAD_SIZE / 4];
 // Sums of every subgroup, then maximum and weight of every split.
@@ -72,11 +78,23 @@ void store_output_blocks(uint row, uint first_head, uint heads_here) {
 uint phase() { return PARALLEL > 1 ? gl_SubgroupInvocationID / OCTETS : 0; }
 
 uvec4 values[VALUE_BATCH * OWN];
+uvec4 keys[BATCH];
+
+// The first of a lane's key octets.
+uint first_octet() { return KEY_LANES > 1 ? gl_SubgroupInvocationID / POSITIONS * KEY_OCTETS : 0; }
+
+// Loads BATCH key octets of the lane's own position, from its octet `first` on.
+void load_keys(uint first, uint own_place) {
+  [[unroll]] for (uint i = 0; i < BATCH; i++) {
+    uint octet = first_octet() + min(first + i, KEY_OCTETS - 1);
+    keys[i] = key_octet(own_place / KV_PAGE_TOKENS, octet, own_place % KV_PAGE_TOKENS);
+  }
+}
 
 // Loads values of the positions from `first` on of a round; `own_place` is that of each lane's own position.
 void load_values(uint first, uint own_place) {
   [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
-    uint place = subgroupShuffle(own_place, min(first + u * PARALLEL + phase(), SUBGROUP_SIZE - 1));
+    uint place = subgroupShuffle(own_place, min(first + u * PARALLEL + phase(), POSITIONS - 1));
     [[unroll]] for (uint o = 0; o < OWN; o++) {
       uint octet = OWN == 1 ? gl_SubgroupInvocationID % OCTETS : gl_SubgroupInvocationID + o * SUBGROUP_SIZE;
       values[u * OWN + o] = value_octet(place / KV_PAGE_TOKENS, place % KV_PAGE_TOKENS, min(octet, OCTETS - 1));
@@ -84,11 +102,17 @@ void load_values(uint first, uint own_place) {
   }
 }
 
+// Where the first split of output `i` of the workgroup's heads left its sum.
+uint first_partial(uint row, HeadGroup heads, uint i) {
+  i = min(i, heads.count * HEAD_SIZE - 1);
+  return (row * push.head_count + heads.first + i / HEAD_SIZE) * SPLITS * PARTIAL + i % HEAD_SIZE;
+}
+
 void attend() {
   uint thread = gl_LocalInvocationIndex;
   uint lane = gl_SubgroupInvocationID;
-  if (gl_WorkGroupID.x >= push.step.tile_count) return;
   AttentionTile tile = push.tiles.at[gl_WorkGroupID.x];
+  if (gl_WorkGroupID.x >= push.step.tile_count) return;
   HeadGroup heads = head_group();
   uint row = tile.first_row;
 
@@ -96,16 +120,24 @@ void attend() {
   uint end = own_position + 1;
   uint first_seen = push.window == 0 || own_position < push.window ? 0 : own_position - push.window + 1;
   uint begin = first_seen - first_seen % KV_PAGE_TOKENS;
-  uint rounds = (end - begin + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;
-  uint active_splits = min(SPLITS, (rounds + SUBGROUPS - 1) / SUBGROUPS);
+  uint rounds = (end - begin + POSITIONS - 1) / POSITIONS;
+  uint active_splits = min(SPLITS, (rounds + LEAST_ROUNDS - 1) / LEAST_ROUNDS);
   if (gl_WorkGroupID.z >= active_splits) return;
 
   uint table = tile.sequence * push.table_stride;
   // Where a round's positions lie is looked up a round before, the first one's while the stage before still runs.
-  uint first_round = gl_WorkGroupID.z * SUBGROUPS + gl_SubgroupID;
+  uint first_round = gl_SubgroupID * active_splits + gl_WorkGroupID.z;
   uint stride = active_splits * SUBGROUPS;
-  uint next_page =
-      push.block_tables.at[table + min(begin + first_round * SUBGROUP_SIZE + lane, end - 1) / KV_PAGE_TOKENS];
+  uint position = begin + first_round * POSITIONS + lane % POSITIONS;
+  uint next_page = push.block_tables.at[table + min(position, end - 1) / KV_PAGE_TOKENS];
+  // So are the first keys and values themselves, unless the own position, which that stage computes, is among them.
+  uint own_place =
+      (next_page * push.kv_head_count + heads.kv_head) * KV_PAGE_TOKENS + min(position, end - 1) % KV_PAGE_TOKENS;
+  bool is_early = CHAIN && begin + (first_round + 1) * POSITIONS <= own_position;
+  if (is_early) {
+    load_values(0, own_place);
+    load_keys(0, own_place);
+  }
   wait_for_stage_before();
   for (uint i = thread; i < GROUP * HEAD_SIZE / 4; i += gl_WorkGroupSize.x) {
     vec4 query = vec4(0);
@@ -127,31 +159,39 @@ void attend() {
   barrier();
 
   for (uint round = first_round; round < rounds; round += stride) {
-    uint position = begin + round * SUBGROUP_SIZE + lane;
-    uint readable = min(position, end - 1);
-    uint head = next_page * push.kv_head_count + heads.kv_head;
-    next_page = push.block_tables.at[table + min(position + stride * SUBGROUP_SIZE, end - 1) / KV_PAGE_TOKENS];
-    uint slot = readable % KV_PAGE_TOKENS;
-    uint own_place = head * KV_PAGE_TOKENS + slot;
+    uint next_position = position + stride * POSITIONS;
+    next_page = push.block_tables.at[table + min(next_position, end - 1) / KV_PAGE_TOKENS];
     // The first values are on their way while the keys are worked on.
-    load_values(0, own_place);
+    bool is_here = round == first_round ? is_early : AHEAD;
+    if (!is_here) {
+      load_values(0, own_place);
+      load_keys(0, own_place);
+    }
     float scores[GROUP];
     [[unroll]] for (uint q = 0; q < GROUP; q++) scores[q] = 0;
-    [[unroll]] for (uint d = 0; d < OCTETS; d += BATCH) {
-      uvec4 packed[BATCH];
-      [[unroll]] for (uint i = 0; i < BATCH; i++) packed[i] = key_octet(head, d + i, slot);
+    [[unroll]] for (uint d = 0; d < KEY_OCTETS; d += BATCH) {
+      if (d > 0) load_keys(d, own_place);
       [[unroll]] for (uint i = 0; i < BATCH; i++) {
-        vec4 key_low = low_half(packed[i]);
-        vec4 key_high = high_half(packed[i]);
+        if (d + i >= KEY_OCTETS) continue;
+        vec4 key_low = low_half(keys[i]);
+        vec4 key_high = high_half(keys[i]);
         [[unroll]] for (uint q = 0; q < GROUP; q++) {
-          uint at = q * (HEAD_SIZE / 4) + (d + i) * 2;
+          uint at = q * (HEAD_SIZE / 4) + (first_octet() + d + i) * 2;
           scores[q] += dot(key_low, queries[at]) + dot(key_high, queries[at + 1]);
         }
       }
     }
+    uint place = own_place;
+    own_place = (next_page * push.kv_head_count + heads.kv_head) * KV_PAGE_TOKENS
+        + min(next_position, end - 1) % KV_PAGE_TOKENS;
+    bool goes_on = AHEAD && round + stride < rounds;
+    if (goes_on) load_keys(0, own_place);
     bool seen = position < end && position >= first_seen;
     [[unroll]] for (uint q = 0; q < GROUP; q++) {
       float score = scores[q];
+      [[unroll]] for (uint distance = POSITIONS; distance < SUBGROUP_SIZE; distance *= 2) {
+        score += subgroupShuffleXor(score, distance);
+      }
       if (push.softcap != 0) score = softcapped(score, push.softcap);
       score = seen ? score : MASKED;
       float maximum = max(maxima[q], subgroupMax(score));
@@ -164,13 +204,13 @@ void attend() {
         high[q * OWN + o] *= factor;
       }
     }
-    for (uint i = 0; i < SUBGROUP_SIZE; i += VALUE_BATCH * PARALLEL) {
-      if (i > 0) load_values(i, own_place);
+    for (uint i = 0; i < POSITIONS; i += VALUE_BATCH * PARALLEL) {
+      if (i > 0) load_values(i, place);
       [[unroll]] for (uint u = 0; u < VALUE_BATCH; u++) {
         uint source = i + u * PARALLEL + phase();
         [[unroll]] for (uint q = 0; q < GROUP; q++) {
-          float p = subgroupShuffle(scores[q], min(source, SUBGROUP_SIZE - 1));
-          if (source >= SUBGROUP_SIZE) p = 0;
+          float p = subgroupShuffle(scores[q], min(source, POSITIONS - 1));
+          if (source >= POSITIONS) p = 0;
           [[unroll]] for (uint o = 0; o < OWN; o++) {
             low[q * OWN + o] = fma(vec4(p), low_half(values[u * OWN + o]), low[q * OWN + o]);
             high[q * OWN + o] = fma(vec4(p), high_half(values[u * OWN + o]), high[q * OWN + o]);
@@ -178,6 +218,8 @@ void attend() {
         }
       }
     }
+    if (goes_on) load_values(0, own_place);
+    position = next_position;
   }
 
   // Phases meet in the subgroup, subgroups in shared memory.
@@ -200,7 +242,8 @@ void attend() {
         }
       }
     }
-    float weight = subgroupAdd(weights[q]);
+    // Each lane that shares a position has counted it.
+    float weight = subgroupAdd(weights[q]) / KEY_LANES;
     if (lane == 0) state[gl_SubgroupID * GROUP + q] = vec2(maxima[q], weight);
   }
   barrier();
@@ -257,7 +300,14 @@ void attend() {
   barrier();
   memoryBarrierBuffer();
   if (ticket != active_splits - 1) return;
-  // Maximum and weight of every split, then their sums, several under way at once.
+  // The first splits' sums are on their way while maxima and weights of all are.
+  float parts[EACH * JOINED];
+  [[unroll]] for (uint e = 0; e < EACH; e++) {
+    uint base = first_partial(row, heads, thread + e * gl_WorkGroupSize.x);
+    [[unroll]] for (uint u = 0; u < JOINED; u++) {
+      parts[e * JOINED + u] = u < active_splits ? push.partials.at[base + u * PARTIAL] : 0.0;
+    }
+  }
   for (uint i = thread; i < heads.count * SPLITS; i += gl_WorkGroupSize.x) {
     uint partial = ((row * push.head_count + heads.first) * SPLITS + i) * PARTIAL + HEAD_SIZE;
     bool exists = i % SPLITS < active_splits;
@@ -272,16 +322,17 @@ void attend() {
     for (uint s = 0; s < active_splits; s++) maximum = max(maximum, sums[2 * (q * SPLITS + s)]);
     float sum = 0;
     float weight = 0;
-    uint base = (row * push.head_count + heads.first + q) * SPLITS * PARTIAL + i % HEAD_SIZE;
+    uint base = first_partial(row, heads, i);
     for (uint first = 0; first < active_splits; first += JOINED) {
-      float parts[JOINED];
-      [[unroll]] for (uint u = 0; u < JOINED; u++) {
-        parts[u] = first + u < active_splits ? push.partials.at[base + (first + u) * PARTIAL] : 0.0;
+      if (first > 0) {
+        [[unroll]] for (uint u = 0; u < JOINED; u++) {
+          parts[e * JOINED + u] = first + u < active_splits ? push.partials.at[base + (first + u) * PARTIAL] : 0.0;
+        }
       }
       [[unroll]] for (uint u = 0; u < JOINED; u++) {
         uint at = 2 * (q * SPLITS + min(first + u, SPLITS - 1));
         float factor = first + u < active_splits ? exp(sums[at] - maximum) : 0.0;
-        sum = fma(factor, parts[u], sum);
+        sum = fma(factor, parts[e * JOINED + u], sum);
         weight = fma(factor, sums[at + 1], weight);
       }
     }

@@ -10,8 +10,39 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   /// Workgroups that may share the positions of one token.
   package var splits: Int
   package var subgroups: Int
+  /// How the octets of keys and values are dealt out among lanes.
+  package var lanes: Lanes
+  /// Rounds of a split before there is another one, which has to be joined.
+  package var leastRounds: Int
   /// How the output projection wants its inputs.
   package var next: ProductForm
+
+  /// What a lane does in a round.
+  package struct Lanes: Sendable, Hashable {
+    /// Lanes that share the keys of a position.
+    package var keyLanes = 1
+    /// Key octets whose loads are under way at once.
+    package var batch = 2
+    /// Value octets, likewise.
+    package var valueBatch = 4
+    /// Whether a round's loads start in the round before.
+    package var isAhead = false
+
+    init(batch: Int) { self.batch = batch }
+
+    /// All that a lane has of a round at once; nil where octets cannot be dealt out evenly, or registers would not do.
+    ///
+    /// - Parameter isSingle: whether a single token has the device for itself, so that latency counts more than what
+    ///   a round costs.
+    package init?(_ heads: HeadLayout, group: Int, isSingle: Bool, subgroupSize: Int) {
+      let octets = heads.headSize / 8
+      guard octets & (octets - 1) == 0, octets >= 8, octets <= subgroupSize, group <= 4 else { return nil }
+      keyLanes = max(octets / 8, isSingle ? 2 : 1)
+      batch = octets / keyLanes
+      valueBatch = batch
+      isAhead = isSingle
+    }
+  }
 
   /// Positions from which on a step counts as deep.
   package static let deepContext = 1024
@@ -37,15 +68,21 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
     group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
-    // 256 invocations have all the registers that a lane can use.
-    subgroups = max(1, min(8, min(256, traits.maxWorkgroupInvocations) / traits.subgroupSize))
-    splits = 1
+    let even = Lanes(
+      heads, group: group, isSingle: isDeep && tokenCount == 1, subgroupSize: traits.subgroupSize)
+    lanes = even ?? Lanes(batch: heads.headSize % 64 == 0 && group <= 4 ? 8 : 2)
+    // As many invocations as can have the registers that they need; half of them where there is little to do.
+    let invocations = min(isDeep && even != nil ? 512 : 256, traits.maxWorkgroupInvocations)
+    subgroups = max(1, min(isDeep ? 16 : 8, invocations / traits.subgroupSize))
+    (splits, leastRounds) = (1, 1)
     // Sums and running softmaxes live in registers and meet in shared memory.
     while sharedBytes > min(traits.sharedMemory, 48 << 10), subgroups > 4 { subgroups /= 2 }
     while sharedBytes > traits.sharedMemory, group > 1 { group = (group + 1) / 2 }
     while sharedBytes > traits.sharedMemory, subgroups > 1 { subgroups /= 2 }
-    let wanted = max(1, traits.wantedSubgroups / 16)
+    let wanted = max(1, traits.wantedSubgroups / 2 / subgroups)
     splits = max(1, min(isDeep ? 32 : 4, wanted / (tokenCount * headGroups)))
+    // Few positions are spread over the device where it is empty otherwise.
+    leastRounds = isDeep ? max(1, subgroups / 4) : subgroups
   }
 
   private var sharedBytes: Int {
@@ -67,11 +104,9 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       UInt32(subgroups * traits.subgroupSize), UInt32(subgroups), UInt32(traits.subgroupSize),
       UInt32(heads.headSize), UInt32(group), UInt32(splits), next.rawValue,
       UInt32(isPower && octets <= traits.subgroupSize ? traits.subgroupSize / octets : 1),
-      // Loads under way at once, as far as registers go.
-      octets % 16 == 0 && group * octets <= 64 && traits.subgroupSize == 32
-        ? 16 : octets % 8 == 0 && group <= 4 ? 8 : 2,
-      group * octets <= 64 && traits.subgroupSize <= 32 ? 8 : 4,
-      isChained ? 1 : 0, heads.cacheType.constant,
+      UInt32(lanes.batch), UInt32(lanes.valueBatch),
+      isChained ? 1 : 0, heads.cacheType.constant, UInt32(lanes.keyLanes), UInt32(leastRounds),
+      lanes.isAhead ? 1 : 0,
     ]
   }
 

@@ -37,7 +37,9 @@ struct AttentionChecks {
           var single = attempt
           single.tileRows = 1
           if turn % 3 == 0 { single.takenAs = .halves }
-          try check(single, decodeKernel(single, turn: turn))
+          for isAhead in [false, true] {
+            if let kernel = decodeKernel(single, isAhead: isAhead, turn: turn) { try check(single, kernel) }
+          }
         }
       }
     }
@@ -76,14 +78,20 @@ struct AttentionChecks {
     var record: (CommandBuffer, AttentionPush, Int) throws -> Void
   }
 
-  private func decodeKernel(_ attempt: Attempt, turn: Int) -> Subject {
+  /// - Parameter isAhead: whether loads start a round ahead; nil where the heads do not allow it.
+  private func decodeKernel(_ attempt: Attempt, isAhead: Bool, turn: Int) -> Subject? {
     var kernel = AttentionDecodeKernel(
       heads: attempt.heads, tokenCount: attempt.freshRows, isDeep: turn % 4 != 0, next: attempt.next,
       anyDevice: bench.traits)
     kernel.splits = attempt.splits
     kernel.subgroups = max(1, kernel.subgroups >> (turn % 3))
+    kernel.leastRounds = 1 + turn % 5
+    let lanes = AttentionDecodeKernel.Lanes(
+      attempt.heads, group: kernel.group, isSingle: isAhead, subgroupSize: bench.traits.subgroupSize)
+    if let lanes { kernel.lanes = lanes } else if isAhead { return nil }
     return Subject(
-      text: "decode, group \(kernel.group), subgroups \(kernel.subgroups), splits \(kernel.splits)",
+      text: "decode, group \(kernel.group), subgroups \(kernel.subgroups), splits \(kernel.splits), "
+        + "key lanes \(kernel.lanes.keyLanes)\(kernel.lanes.isAhead ? " ahead" : "")",
       tileRows: 1,
       partialCount: kernel.partialCount(tokenCount: attempt.freshRows),
       counterCount: { $0 * kernel.headGroups }

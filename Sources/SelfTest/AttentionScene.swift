@@ -58,7 +58,8 @@ struct AttentionScene {
     valueAddress = image.add(structs: cache.values).address
     tableAddress = image.add(pages.table).address
     stepAddress = image.addStep(rows, tileCount: step.tiles.count).address
-    tileAddress = image.add(structs: step.tiles).address
+    // Plans have room for as many tiles as they dispatch, whatever a step has.
+    tileAddress = image.add(structs: step.tiles + [plain(AttentionTile()), plain(AttentionTile())]).address
   }
 
   /// What attention makes of `queries`, which may be rounded: [row][head][element].
