@@ -37,16 +37,16 @@ package final class CollectiveGroup {
     self.caches = caches
     self.floats = floats
     let ranks = devices.count
-    let boardBytes = MeshSignals.boardBytes(deviceCount: ranks)
-    // Two of each, in turn.
+    homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical), areApart: areApart)
+    let boardBytes = MeshSignals.boardBytes(deviceCount: ranks, homes: homes)
     let length = min(Self.segmentQuads, (floats + 3) / 4 + ranks)
     let shared = max(
       CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: false).total,
       CollectiveSegment.sharedQuads(ranks: ranks, length: length / ranks + 1, isCut: true).total)
     sharedOffset = (boardBytes + 255) / 256 * 256
-    sharedBytes = 16 * shared
-    let byteCount = sharedOffset + 2 * sharedBytes
-    homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical), areApart: areApart)
+    let usual = homes.readsLast ? min(Self.usualSharedBytes, 64 * 16 * shared) : 0
+    sharedBytes = max(usual, 2 * (16 * shared + 255))
+    let byteCount = sharedOffset + sharedBytes
     memory = try homes.allocate(devices: devices) { _ in byteCount }
     let path = transport.path
     signals =
@@ -78,6 +78,7 @@ package final class CollectiveGroup {
 
   private let sharedOffset: Int
   private let sharedBytes: Int
+  private static let usualSharedBytes = 64 << 20
 
   deinit {
     links.stop()
@@ -121,18 +122,24 @@ package final class CollectiveGroup {
     let length = min(span, most, max(Self.leastSegmentQuads, span / 12))
     let starts = Array(stride(from: 0, to: span, by: length))
     let shared = CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: collective.isCut)
+    // Two places in turn, or as many as let submissions have many meetings.
+    let placeBytes = (16 * shared.total + 255) / 256 * 256
+    let splits = homes.readsLast && transport.path == .flags
+    let places = splits ? max(2, min(64, sharedBytes / placeBytes)) : 2
     var meetings: UInt32 = 0
     var number = 0
     for repetition in 0..<repetitions {
       let swaps = isChained && repetition % 2 == 1
       for slot in 0..<starts.count + collective.stageCount - 1 {
-        if slot > 0 {
-          meetings += 1
-          try meet(recording, rank: rank, count: meetings)
-        }
+        if slot > 0 { meetings += 1 }
+        // What devices may find as they read it last is read once in each submission.
+        let isUsedAgain = slot < starts.count && number + slot > 0 && (number + slot) % places == 0
+        let isFull = slot > 0 && Int(meetings) % MeshSignals.meetingsPerSubmission == 0
+        if splits, isUsedAgain || isFull { try recording.split() }
+        if slot > 0 { try meet(recording, rank: rank, count: meetings) }
         for stage in 0..<collective.stageCount where starts.indices.contains(slot - stage) {
           let start = starts[slot - stage]
-          let place = UInt64(sharedOffset + (number + slot - stage) % 2 * sharedBytes)
+          let place = UInt64(sharedOffset + (number + slot - stage) % places * placeBytes)
           let segment = CollectiveSegment(
             rank: rank, range: start..<min(start + length, span), part: part,
             input: buffers[rank][swaps ? 1 : 0].address, output: buffers[rank][swaps ? 0 : 1].address,
@@ -172,19 +179,19 @@ package final class CollectiveGroup {
     do {
       for (index, device) in devices.enumerated() {
         if !signals.isEmpty { signals[index].begin(slot: 0, step: step, drawn: nil) }
-        try device.computeQueue.submit(
-          recording.parts[index].enumerated().map { number, part in
-            Queue.Batch(
-              commandBuffers: [part.commands],
-              wait: part.waits.flatMap { wait -> [(TimelineSemaphore, UInt64)] in
-                guard case .ranks(let count) = wait else { return [] }
-                return devices.indices.compactMap { peer in
-                  links.semaphore(of: peer, on: index).map { ($0, starts[peer] + UInt64(count)) }
-                }
-              },
-              signal: [(done[index], starts[index] + UInt64(number) + 1)]
-                + links.signals(of: index, starts[index] + UInt64(number) + 1))
-          })
+        let batches = recording.parts[index].enumerated().map { number, part in
+          Queue.Batch(
+            commandBuffers: [part.commands],
+            wait: part.waits.flatMap { wait -> [(TimelineSemaphore, UInt64)] in
+              guard case .ranks(let count) = wait else { return [] }
+              return devices.indices.compactMap { peer in
+                links.semaphore(of: peer, on: index).map { ($0, starts[peer] + UInt64(count)) }
+              }
+            },
+            signal: [(done[index], starts[index] + UInt64(number) + 1)]
+              + links.signals(of: index, starts[index] + UInt64(number) + 1))
+        }
+        try device.computeQueue.submit(batches, apart: homes.readsLast)
         parts[index] += UInt64(recording.parts[index].count)
       }
       for index in devices.indices {

@@ -221,8 +221,8 @@ struct MeshPlacement {
   private func layout(_ memory: MeshMemory, limits: StepLimits) -> MeshLayout {
     MeshLayout(
       programs: programs, homes: MeshHomes(memory: memory, devices: devices, areApart: isApart),
-      limits: limits,
-      slotCount: MeshRunner.depth(of: mesh))
+      limits: limits, slotCount: MeshRunner.depth(of: mesh),
+      ringBytes: isApart ? 0 : MeshLayout.usualRingBytes)
   }
 
   /// Bytes that a device was meant to give to the mesh, and need not, as the devices turned out to share `memory`.

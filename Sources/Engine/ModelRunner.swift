@@ -26,6 +26,8 @@ package final class ModelRunner: StepRunner {
   private let recorder: PlanRecorder
   private let submission: StepSubmission
   private let signals: MeshSignals?
+  /// Whether the device may find what it read of others' memory before, in the same submission.
+  private let findsStale: Bool
   /// Called again and again while the host waits for the device; throws to end that.
   var whileWaiting: (() throws -> Void)?
   private var slots: [Slot] = []
@@ -97,6 +99,7 @@ package final class ModelRunner: StepRunner {
       ? try CacheStream(device: device, cache: kvCache, windows: program.attentionWindows) : nil
     submission = StepSubmission(queue: device.computeQueue, weights: model.stream, cache: cacheStream)
     signals = port?.signals
+    findsStale = port?.layout.homes.readsLast == true
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
       chainsStages: overlaps && port == nil && !submission.copies && !traits.isCPU && traits.method.isFast
@@ -186,7 +189,7 @@ package final class ModelRunner: StepRunner {
           Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal] + others))
       }
     }
-    if !batches.isEmpty { try device.computeQueue.submit(batches) }
+    try device.computeQueue.submit(batches, apart: findsStale)
     slots[index].start = partCount
     if let stamps = plan.stamps {
       let trace = StepTrace(

@@ -9,6 +9,9 @@ package struct MeshHomes: Sendable, Hashable {
   package let of: [Int]
   /// Whether all devices are one physical device, and the memory its own.
   let areOneDevice: Bool
+  /// Whether a device may find in its caches what it read of a home before, in the same submission, whatever others have
+  /// written there since. GPUs do so with host memory, as an H200 shows; logical devices of one have its caches in common.
+  package let readsLast: Bool
 
   /// Host memory is one home for all; of device memory each physical device has one, which its logical devices share.
   ///
@@ -21,13 +24,15 @@ package struct MeshHomes: Sendable, Hashable {
       known.append(device)
       return known.count - 1
     }
-    self.init(memory: memory, of: of)
+    let areSame = !areApart && devices.allSatisfy { $0.isSame(as: devices[0]) }
+    self.init(memory: memory, of: of, readsLast: memory == .host && !areSame)
   }
 
   /// - Parameter of: the home of each device, numbered from 0 on.
-  package init(memory: MeshMemory, of: [Int]) {
+  package init(memory: MeshMemory, of: [Int], readsLast: Bool = false) {
     self.memory = memory
     self.of = of
+    self.readsLast = readsLast
     areOneDevice = memory == .device && of.allSatisfy { $0 == 0 }
   }
 

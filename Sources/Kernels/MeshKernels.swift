@@ -50,11 +50,19 @@ package struct RowsKernel: Sendable, Hashable {
 
 /// Tells other devices how far this one is and waits for them (Shaders/mesh/exchange.comp).
 package struct ExchangeKernel: Sendable, Hashable {
-  package init() {}
+  /// Places for the counts of a device.
+  package var slots: Int
+  /// In which a count is left.
+  package var lines: Int
+
+  package init(slots: Int, lines: Int) {
+    self.slots = slots
+    self.lines = lines
+  }
 
   /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
-    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 24]
+    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 24, UInt32(slots), UInt32(lines)]
   }
 
   package func record(

@@ -7,9 +7,8 @@ import Transformer
 package struct MeshLayout: Sendable {
   package let mesh: MeshShape
   package let homes: MeshHomes
-  /// Floats between rows of activations, and between ranks.
+  /// Floats between rows of activations.
   package let rowStride: Int
-  package let rankStride: Int
   /// Floats between the logits of two outputs of one rank.
   package let logitsStride: Int
   /// The tokens whose logits each rank computes.
@@ -20,7 +19,10 @@ package struct MeshLayout: Sendable {
 
   let boardOffset: Int
   private var areas: [Area] = []
+  /// What a rank leaves at most.
   private let rankBytes: Int
+  /// What the parts of all-reduces after a step's first one take in turn.
+  private let ringBytes: Int
   private let logitsRankBytes: Int
 
   /// Of one home, with a place for each stage that it is a home of.
@@ -31,33 +33,53 @@ package struct MeshLayout: Sendable {
     var byteCount = 0
   }
 
-  /// Three regions for parts in each stage. A rank that has passed an all-reduce knows that all have read what they
-  /// wanted of the one before, so two would do for those of layers, which are an even number; embeddings have the third.
-  private static let regions = 3
-  package static let embeddingRegion = 2
+  /// The parts of one all-reduce.
+  package struct Region: Sendable, Hashable {
+    /// Behind where the parts of its stage begin.
+    var offset: Int
+    /// From rank to rank.
+    package var rankBytes: Int
+    /// Whether the step has used that memory before.
+    package var isUsedAgain: Bool
+  }
+
+  /// Where devices may find what they read last, as many bytes let most steps use each region once.
+  package static let usualRingBytes = 64 << 20
 
   /// - Parameters:
   ///   - programs: those of the devices, in their order.
   ///   - slotCount: steps that may be in flight.
-  package init(programs: [Program], homes: MeshHomes, limits: StepLimits, slotCount: Int) {
+  ///   - ringBytes: what the parts of all-reduces take where devices may find what they read last, unless two want more.
+  package init(
+    programs: [Program], homes: MeshHomes, limits: StepLimits, slotCount: Int,
+    ringBytes usualBytes: Int = usualRingBytes
+  ) {
     let mesh = programs[0].share.mesh
     self.mesh = mesh
     self.homes = homes
     rowStride = activationStride(programs[0].width)
-    rankStride = limits.rows * rowStride
     vocabularies = programs.suffix(mesh.tensor).map(\.share.vocabulary)
     logitsStride = ((vocabularies.map(\.count).max() ?? 0) + 63) / 64 * 64
     self.slotCount = slotCount
-    rankBytes = 4 * rankStride
+    let rankBytes = 4 * limits.rows * rowStride
+    self.rankBytes = rankBytes
+    let most =
+      programs.map { $0.stages.count { if case .collective = $0 { true } else { false } } }.max() ?? 0
+    let stageBytes = mesh.tensor * rankBytes
+    let ringBytes =
+      homes.readsLast
+      ? max(2 * stageBytes, min(usualBytes, most * stageBytes)) : 2 * stageBytes
+    self.ringBytes = ringBytes
     logitsRankBytes = 4 * limits.outputs * logitsStride
     tokenQuads = (limits.sequences + 3) / 4
     boardOffset = (16 * tokenQuads + 255) / 256 * 256
-    let start = boardOffset + (MeshSignals.boardBytes(deviceCount: mesh.deviceCount) + 255) / 256 * 256
+    let start =
+      boardOffset + (MeshSignals.boardBytes(deviceCount: mesh.deviceCount, homes: homes) + 255) / 256 * 256
     areas = (0..<homes.count).map { home in
       var area = Area(byteCount: start)
       for stage in 0..<mesh.pipeline where homes.homes(of: mesh.ranks(ofStage: stage)).contains(home) {
         area.parts[stage] = area.byteCount
-        if mesh.tensor > 1 { area.byteCount += Self.regions * mesh.tensor * rankBytes }
+        if mesh.tensor > 1 { area.byteCount += stageBytes + ringBytes }
         area.links[stage] = area.byteCount
         if stage > 0 { area.byteCount += slotCount * rankBytes }
       }
@@ -76,9 +98,24 @@ package struct MeshLayout: Sendable {
     return homes.memory == .device && homes.owner(home) == device ? byteCount(home: home) : 0
   }
 
+  /// Where the parts of a step's all-reduces lie.
+  ///
+  /// A rank that has passed an all-reduce knows that all have read what they wanted of the one before, whose memory it may
+  /// write to. Those of a step go round a ring, which has room for two at least; the first has memory of its own, since the
+  /// last of the step before may have been anywhere.
+  func region(ofReduce index: Int, rows: Int) -> Region {
+    // Caches that keep a whole line keep nothing of another region's.
+    let bytes = (4 * rows * rowStride + 255) / 256 * 256
+    let count = max(2, ringBytes / (mesh.tensor * bytes))
+    let turn = (index - 1) % count
+    return Region(
+      offset: index == 0 ? 0 : mesh.tensor * (rankBytes + turn * bytes), rankBytes: bytes,
+      isUsedAgain: index > 1 && turn == 0)
+  }
+
   /// What rank `rank` of a stage leaves for an all-reduce, in one of the homes of the stage.
-  func parts(home: Int, stage: Int, region: Int, rank: Int) -> Int {
-    areas[home].parts[stage]! + (region * mesh.tensor + rank) * rankBytes
+  func parts(home: Int, stage: Int, _ region: Region, rank: Int) -> Int {
+    areas[home].parts[stage]! + region.offset + rank * region.rankBytes
   }
 
   /// The residual stream that arrives at a stage in a step, in one of its homes.

@@ -17,11 +17,12 @@ extension PlanRecorder {
     let share = model.program.share
     switch stage {
     case .allReduce(let norm, let addsResidual):
-      let region = addsResidual ? reduceCount % 2 : MeshLayout.embeddingRegion
-      if addsResidual { reduceCount += 1 }
+      let region = layout.region(ofReduce: reduceCount, rows: shape.rows)
+      reduceCount += 1
+      if region.isUsedAgain, layout.homes.readsLast, port.signals != nil { try step.split() }
       try step.during(.exchange) {
         for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
-          let place = layout.parts(home: home, stage: share.stage, region: region, rank: share.rank)
+          let place = layout.parts(home: home, stage: share.stage, region, rank: share.rank)
           try copyRows(
             from: workspace.address(.scratch), stride: workspace.scratchStride,
             to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
@@ -31,7 +32,8 @@ extension PlanRecorder {
       }
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
-        layout.parts(home: port.home, stage: share.stage, region: region, rank: 0), home: port.home)
+        layout.parts(home: port.home, stage: share.stage, region, rank: 0), home: port.home)
+      push.rank_stride = UInt32(region.rankBytes / 4)
       push.rank_count = UInt32(layout.mesh.tensor)
       if let norm {
         push.post_norm = postNorm
@@ -107,7 +109,9 @@ extension PlanRecorder {
   /// Waits until the other ranks of the stage are as far, and have left what they have for this one.
   private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot) throws {
     guard let signals = port.signals else { return try step.exchange() }
-    let count = UInt32(step.nextMeeting())
+    let meeting = step.nextMeeting()
+    if port.layout.homes.readsLast, meeting % MeshSignals.meetingsPerSubmission == 0 { try step.split() }
+    let count = UInt32(meeting)
     let share = model.program.share
     let ranks = share.mesh.ranks(ofStage: share.stage)
     try signals.record(
@@ -163,7 +167,6 @@ extension PlanRecorder {
     push.width = UInt32(model.program.width)
     push.residual_stride = UInt32(workspace.residualStride)
     push.part_stride = UInt32(port?.layout.rowStride ?? 0)
-    push.rank_stride = UInt32(port?.layout.rankStride ?? 0)
     return push
   }
 

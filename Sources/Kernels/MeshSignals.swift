@@ -16,12 +16,12 @@ package final class MeshBoard: Sendable {
   package func count(_ device: Int) -> UInt32 { signals[device].status(MESH_STATUS_COUNT) }
 
   /// Ends all waits.
-  package func abandon() { for signals in signals { signals.set(MESH_STATUS_ABANDONED, 1) } }
+  package func abandon() { for signals in signals { signals.setAbandoned(1) } }
 
   /// Makes waits possible again; nothing may be in flight.
   package func reset() {
     for signals in signals {
-      signals.set(MESH_STATUS_ABANDONED, 0)
+      signals.setAbandoned(0)
       signals.set(MESH_STATUS_GAVE_UP, 0)
     }
   }
@@ -40,18 +40,43 @@ package final class MeshBoard: Sendable {
 ///
 /// The counts of step n go from `n * countsPerStep` on, so that they only grow, and every device knows those of all. Each
 /// home of the mesh has a board of the counts of all devices: those who read it look at their own board alone.
+///
+/// Where devices may find what they read last (`MeshHomes.readsLast`), each count of a submission has a slot of its own,
+/// of many lines, so that every look finds what is there.
 package final class MeshSignals: Sendable {
   /// More than any step has.
   package static let countsPerStep: UInt32 = 4096
   /// What a device has reached, above the base, when all of a step is done.
   package static let end = countsPerStep - 1
 
+  /// Meetings that a submission may have: more must be split.
+  package static let meetingsPerSubmission = 256
+  /// Looks that find what is there, with pauses that grow to seconds.
+  private static let lines = 96
+
+  private static func kernel(_ homes: MeshHomes) -> ExchangeKernel {
+    homes.readsLast
+      ? ExchangeKernel(slots: meetingsPerSubmission + 1, lines: lines) : ExchangeKernel(slots: 1, lines: 1)
+  }
+
   /// Bytes of the counts of so many devices.
-  package static func boardBytes(deviceCount: Int) -> Int { deviceCount * 4 * Int(FLAG_WORDS) }
+  package static func boardBytes(deviceCount: Int, homes: MeshHomes) -> Int {
+    let kernel = kernel(homes)
+    return deviceCount * kernel.slots * kernel.lines * 4 * Int(FLAG_WORDS)
+  }
+
+  /// Where a count is left: those of a submission apart, and those that end steps.
+  private func place(of count: UInt32) -> UInt32 {
+    let last = UInt32(kernel.slots - 1)
+    return count == Self.end || last == 0 ? last : count % last
+  }
 
   private let homes: MeshHomes
+  private let kernel: ExchangeKernel
   private let own: Int
   private let boards: [UInt64]
+  /// What the host writes for each step, and behind it whether waits are to end: in the device's memory, of which it
+  /// finds in its caches what the host has written.
   private let steps: Buffer
   /// What passes between the device and the host, in the host's memory.
   private let status: Buffer
@@ -64,20 +89,29 @@ package final class MeshSignals: Sendable {
     self.homes = homes
     self.own = own
     self.boards = boards
+    kernel = Self.kernel(homes)
+    abandonedOffset = slotCount * Self.stepBytes
     steps = try device.makeBuffer(
-      byteCount: slotCount * Self.stepBytes, memory: .mappedDevice, label: "counts of a mesh's steps")
+      byteCount: abandonedOffset + Self.stepBytes, memory: .mappedDevice, label: "counts of a mesh's steps")
     status = try device.makeBuffer(
       byteCount: 4 * Int(MESH_STATUS_WORDS), memory: .download, label: "how far a device of a mesh is")
     guard steps.contents != nil, let words = status.contents else {
       throw KernelError.unsupported("\(device.physical.name): step memory cannot be mapped")
     }
     words.initializeMemory(as: UInt32.self, repeating: 0, count: Int(MESH_STATUS_WORDS))
+    setAbandoned(0)
   }
 
   private static let stepBytes = 4 * Int(MESH_STEP_WORDS)
 
   fileprivate func status(_ word: UInt32) -> UInt32 {
     status.contents!.load(fromByteOffset: 4 * Int(word), as: UInt32.self)
+  }
+
+  private let abandonedOffset: Int
+
+  fileprivate func setAbandoned(_ value: UInt32) {
+    steps.contents!.storeBytes(of: value, toByteOffset: abandonedOffset, as: UInt32.self)
   }
 
   fileprivate func set(_ word: UInt32, _ value: UInt32) {
@@ -116,22 +150,25 @@ package final class MeshSignals: Sendable {
     var push = ExchangePush()
     push.step = steps.address + UInt64(slot * Self.stepBytes)
     push.status = status.address
+    push.abandoned = steps.address + UInt64(abandonedOffset)
     push.own = UInt32(own)
     push.reached = reached ?? 0
+    push.own_slot = place(of: push.reached)
+    push.wanted_slot = place(of: wanted ?? Self.end)
     commands.keepAlive([steps, status])
     barrier(commands, isNear: homes.areOneDevice)
     // A count of nothing to wait for, so that 0 has no meaning of its own.
     push.wanted = Self.end
     for home in homes.homes(of: told) where home != homes.of[own] {
       push.flags = boards[home]
-      try ExchangeKernel().record(commands, push: push, cache: cache)
+      try kernel.record(commands, push: push, cache: cache)
     }
     push.flags = boards[homes.of[own]]
     push.first = UInt32(devices.lowerBound)
     push.count = UInt32(devices.count)
     push.wanted = wanted ?? 0
     push.reports = reached == Self.end ? 1 : 0
-    try ExchangeKernel().record(commands, push: push, cache: cache)
+    try kernel.record(commands, push: push, cache: cache)
     barrier(commands, isNear: homes.memory == .device)
   }
 

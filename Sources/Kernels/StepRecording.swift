@@ -143,7 +143,13 @@ package final class StepRecording {
   }
 
   /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
-  package func exchange() throws {
+  package func exchange() throws { try startPart(waits: [.ranks(parts: parts.count)]) }
+
+  /// Ends the part where the next one waits for nobody by itself: what goes into a submission of its own finds nothing in
+  /// caches that others have changed since.
+  package func split() throws { try startPart(waits: []) }
+
+  private func startPart(waits: [MeshWait]) throws {
     guard let next else { throw KernelError.unsupported("a collective was recorded for one device alone") }
     commands.barrierToHost()
     writeEnd()
@@ -152,7 +158,7 @@ package final class StepRecording {
     if let stamps { commands.writeTimestamp(stamps.pool, index: 2 * parts.count) }
     // What other devices have written may be host memory to this one.
     commands.barrier()
-    parts.append(Part(segments: [Segment(commands: commands)], waits: [.ranks(parts: parts.count)]))
+    parts.append(Part(segments: [Segment(commands: commands)], waits: waits))
     lastUnit = nil
   }
 

@@ -10,9 +10,14 @@ struct ExchangeChecks {
     for (index, quads) in [1, 63, 257, 4096].enumerated() {
       try checkSum(quads: quads, ranks: 1 + index, copies: index % 2 == 1)
     }
-    // Counts go round at 2^32.
-    try checkExchange("exchange, others are there", base: .max - 2, others: [5, 5, 9], isAbandoned: false)
-    try checkExchange("exchange that others gave up", base: 40, others: [45, 0, 45], isAbandoned: true)
+    for kernel in [ExchangeKernel(slots: 1, lines: 1), ExchangeKernel(slots: 3, lines: 70)] {
+      let text = kernel.lines == 1 ? "" : " of many lines"
+      // Counts go round at 2^32.
+      try checkExchange(
+        "exchange\(text), others are there", kernel, base: .max - 2, others: [5, 5, 9], isAbandoned: false)
+      try checkExchange(
+        "exchange\(text) that others gave up", kernel, base: 40, others: [45, 0, 45], isAbandoned: true)
+    }
   }
 
   private func checkSum(quads: Int, ranks: Int, copies: Bool) throws {
@@ -52,31 +57,41 @@ struct ExchangeChecks {
   }
 
   /// Device 1 of four gets to 3 above the base, and waits until the others are there or somebody gave up.
-  private func checkExchange(_ name: String, base: UInt32, others: [UInt32], isAbandoned: Bool) throws {
+  private func checkExchange(
+    _ name: String, _ kernel: ExchangeKernel, base: UInt32, others: [UInt32], isAbandoned: Bool
+  ) throws {
     guard bench.wants(name), bench.device.capabilities.vulkanMemoryModel else { return }
-    let line = Int(FLAG_WORDS)
-    var words = [UInt32](repeating: 7, count: 4 * line)
+    // Its own count goes to the last slot, theirs come in the first one: in their last lines only.
+    func place(_ device: Int, _ slot: Int, _ line: Int) -> Int {
+      ((device * kernel.slots + slot) * kernel.lines + line) * Int(FLAG_WORDS)
+    }
+    var words = [UInt32](repeating: base &- 7, count: place(4, 0, 0))
     for (device, count) in zip([0, 2, 3], others) {
-      words[device * line] = isAbandoned ? count : base &+ count
+      words[place(device, 0, kernel.lines - 1)] = isAbandoned ? count : base &+ count
     }
     var image = bench.newImage()
     let flags = image.add(words)
     let step = image.add([base, 0, 0, 0])
-    let status = image.add([UInt32](arrayLiteral: 0, 0, isAbandoned ? 1 : 0, 0))
+    let status = image.add([UInt32](arrayLiteral: 0, 0, 0, 0))
+    let abandoned = image.add([UInt32](arrayLiteral: isAbandoned ? 1 : 0))
     var push = plain(ExchangePush())
     push.flags = flags.address
     push.step = step.address
     push.status = status.address
+    push.abandoned = abandoned.address
+    push.own_slot = UInt32(kernel.slots - 1)
     push.own = 1
     push.reached = 3
     push.count = 4
     push.wanted = 5
     push.reports = isAbandoned ? 0 : 1
     try bench.check(name, image: image) { commands in
-      try ExchangeKernel().record(commands, push: push, cache: bench.cache)
+      try kernel.record(commands, push: push, cache: bench.cache)
     } compare: { outcome in
-      // Who waits long says how far it is, too.
-      let isTold = outcome.word(flags, line) == base &+ 3 && outcome.word(status, 0) == base &+ 3
+      // Who waits long says how far it is, too; between lines it may see first that others gave up.
+      let isTold =
+        (0..<kernel.lines).allSatisfy { outcome.word(flags, place(1, kernel.slots - 1, $0)) == base &+ 3 }
+        && (outcome.word(status, 0) == base &+ 3 || (isAbandoned && kernel.lines > 1))
       return [Comparison("", value: isTold && outcome.word(status, 1) == 0 ? 0 : 1, tolerance: 0)]
     }
   }

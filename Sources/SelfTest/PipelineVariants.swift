@@ -23,7 +23,7 @@ struct PipelineVariants {
     TensorType.allCases.flatMap {
       [repack($0), random($0)] + embed($0) + linear($0) + tiles($0) + naive($0) + matrix($0)
     } + attention
-      + flash + normalise + outputs + combine + unfused + cacheWrite + [chain, exchange, sum, headNorm]
+      + flash + normalise + outputs + combine + unfused + cacheWrite + exchange + [chain, sum, headNorm]
   }
 
   private var cacheWrite: [PipelineVariant] {
@@ -51,10 +51,12 @@ struct PipelineVariants {
     }
   }
 
-  private var exchange: PipelineVariant {
-    PipelineVariant(
-      shader: "exchange", specialization: ExchangeKernel().specialization(traits),
-      pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "")
+  private var exchange: [PipelineVariant] {
+    [ExchangeKernel(slots: 1, lines: 1), ExchangeKernel(slots: 257, lines: 96)].map {
+      PipelineVariant(
+        shader: "exchange", specialization: $0.specialization(traits),
+        pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "\($0.lines) lines")
+    }
   }
 
   private var sum: PipelineVariant {

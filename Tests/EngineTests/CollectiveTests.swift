@@ -32,22 +32,24 @@ struct CollectiveTests {
     }
   }
 
-  /// Where devices leave things for one another: homes of their own are what several physical devices have.
+  /// Where devices leave things for one another: homes of their own are what several physical devices have, and host
+  /// memory of which they may find what they read last.
   enum Home: CaseIterable {
-    case host, device, own
+    case host, device, own, cached
 
-    var memory: MeshMemory { self == .host ? .host : .device }
+    var memory: MeshMemory { self == .host || self == .cached ? .host : .device }
 
     func group(_ devices: [Device], floats: Int, path: MeshPath) throws -> CollectiveGroup {
       try CollectiveGroup(
         devices: devices, caches: devices.map { KernelCache(device: $0) }, floats: floats,
-        transport: MeshTransport(memory: memory, path: path), areApart: self == .own)
+        transport: MeshTransport(memory: memory, path: path), areApart: self == .own || self == .cached)
     }
   }
 
   @Test(arguments: [
     (2, Home.host, MeshPath.flags), (2, .device, .flags), (2, .own, .flags), (2, .host, .threads),
-    (3, .device, .threads), (3, .own, .threads),
+    (3, .device, .threads), (3, .own, .threads), (2, .cached, .flags), (3, .cached, .threads),
+    (2, .cached, .threads),
   ])
   func everyoneGetsWhatTheReferenceSays(_ ranks: Int, _ home: Home, _ path: MeshPath) throws {
     let devices = try Self.devices(ranks)

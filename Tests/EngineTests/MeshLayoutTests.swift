@@ -17,27 +17,30 @@ struct MeshLayoutTests {
     (MeshShape(tensor: 2, pipeline: 2), .host, [0, 0, 0, 0]),
   ]
 
-  @Test(arguments: cases)
-  func placesAreApart(_ mesh: MeshShape, _ memory: MeshMemory, _ of: [Int]) throws {
+  @Test(arguments: cases, [false, true])
+  func placesAreApart(_ of: (MeshShape, MeshMemory, [Int]), _ readsLast: Bool) throws {
+    let (mesh, memory, of) = of
     let programs = try MeshTests.model("llama").program.shared(over: mesh)
-    let homes = MeshHomes(memory: memory, of: of)
+    let homes = MeshHomes(memory: memory, of: of, readsLast: readsLast)
     let limits = StepLimits(rows: 20, outputs: 3, sequences: 5, pagesPerSequence: 2)
     let layout = MeshLayout(programs: programs, homes: homes, limits: limits, slotCount: 3)
-    let rankBytes = 4 * layout.rankStride
-    #expect(layout.rankStride >= limits.rows * programs[0].width)
+    let rankBytes = 4 * limits.rows * layout.rowStride
+    #expect(layout.rowStride >= programs[0].width)
     for home in 0..<homes.count {
       var places: [(name: String, range: Range<Int>)] = []
       func add(_ name: String, _ start: Int, _ count: Int) { places.append((name, start..<start + count)) }
       add("tokens", 0, 4 * limits.sequences)
-      add("counts", layout.boardOffset, MeshSignals.boardBytes(deviceCount: mesh.deviceCount))
+      add("counts", layout.boardOffset, MeshSignals.boardBytes(deviceCount: mesh.deviceCount, homes: homes))
       for stage in 0..<mesh.pipeline {
         // Whoever reads at home finds a place there.
         guard mesh.ranks(ofStage: stage).contains(where: { of[$0] == home }) else { continue }
         for rank in 0..<mesh.tensor where mesh.tensor > 1 {
-          for region in [0, 1, MeshLayout.embeddingRegion] {
+          for index in 0..<3 {
+            let region = layout.region(ofReduce: index, rows: limits.rows)
+            #expect(region.rankBytes >= rankBytes && !region.isUsedAgain)
             add(
-              "part \(stage) \(region) \(rank)",
-              layout.parts(home: home, stage: stage, region: region, rank: rank), rankBytes)
+              "part \(stage) \(index) \(rank)", layout.parts(home: home, stage: stage, region, rank: rank),
+              rankBytes)
           }
         }
         for slot in 0..<3 where stage > 0 {
@@ -61,6 +64,28 @@ struct MeshLayoutTests {
     let owned = mesh.indices.map { layout.ownedBytes(device: $0) }
     let all = (0..<homes.count).reduce(0) { $0 + layout.byteCount(home: $1) }
     #expect(owned.reduce(0, +) == (memory == .host ? 0 : all))
+  }
+
+  /// Of few rows more go round before memory is used again; whoever may find what it read last is told.
+  @Test func regionsGoRound() throws {
+    let programs = try MeshTests.model("llama").program.shared(over: MeshShape(tensor: 2))
+    let limits = StepLimits(rows: 16, outputs: 3, sequences: 5, pagesPerSequence: 2)
+    let layout = MeshLayout(
+      programs: programs, homes: MeshHomes(memory: .host, of: [0, 0]), limits: limits, slotCount: 3)
+    for (rows, turns) in [(16, 2), (8, 4), (1, 32)] {
+      let regions = (0..<2 * turns + 2).map { layout.region(ofReduce: $0, rows: rows) }
+      let bytes = 2 * regions[0].rankBytes
+      for (index, region) in regions.enumerated() {
+        #expect(region.isUsedAgain == (index > 1 && index % turns == 1 % turns))
+        let place = layout.parts(home: 0, stage: 0, region, rank: 0)
+        for (other, earlier) in regions[..<index].enumerated() {
+          let isSame = other > 0 && (index - other) % turns == 0
+          let distance = abs(layout.parts(home: 0, stage: 0, earlier, rank: 0) - place)
+          #expect(isSame ? distance == 0 : distance >= bytes, "\(rows) rows: \(other), \(index)")
+        }
+        #expect(place + bytes <= layout.byteCount(home: 0))
+      }
+    }
   }
 
   @Test func whatSeveralReadIsLeftInEachHomeOnce() {

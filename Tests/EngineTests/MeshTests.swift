@@ -26,7 +26,7 @@ struct MeshTests {
     var options = EngineOptions()
     options.meshPath = path
     options.meshMemory = home?.memory
-    options.meshIsApart = home == .own
+    options.meshIsApart = home == .own || home == .cached
     options.device = TestModels.cpuDriver
     options.tensorParallel = mesh.tensor
     options.pipelineParallel = mesh.pipeline
@@ -73,6 +73,9 @@ struct MeshTests {
     (MeshShape(tensor: 2), .threads, .own),
     (MeshShape(tensor: 2, pipeline: 2), .threads, .own),
     (MeshShape(tensor: 2, pipeline: 2), .threads, .device),
+    (MeshShape(tensor: 2), .flags, .cached),
+    (MeshShape(pipeline: 2), .flags, .cached),
+    (MeshShape(tensor: 2, pipeline: 2), .threads, .cached),
   ])
   func homesMakeNoDifference(_ mesh: MeshShape, _ path: MeshPath, _ home: CollectiveTests.Home) throws {
     let model = try Self.model("llama")
@@ -248,6 +251,7 @@ struct MeshTests {
     arguments: [
       (MeshShape(tensor: 2), MeshPath.flags, CollectiveTests.Home.host),
       (MeshShape(tensor: 2), .flags, .own),
+      (MeshShape(tensor: 2), .flags, .cached),
       (MeshShape(tensor: 2), .threads, .device),
       (MeshShape(pipeline: 2), .flags, .own),
       (MeshShape(pipeline: 2), .threads, .host),

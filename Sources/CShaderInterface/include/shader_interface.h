@@ -251,19 +251,21 @@ struct RowsPush {
 #define MESH_STATUS_WORDS 4u
 #define MESH_STATUS_COUNT 0u         // how far the device is, or was when it last waited for long or ended a step
 #define MESH_STATUS_GAVE_UP 1u       // 1 + the device that it waited for in vain, if it has
-#define MESH_STATUS_ABANDONED 2u     // not 0: the host wants all waits to end
 
 // Tells other devices how far this one is, and waits for them (Shaders/mesh/exchange.comp). Counts go round at 2^32.
 struct ExchangePush {
-  GPU_POINTER(Counters) flags;       // [device][FLAG_WORDS] in shared memory
+  GPU_POINTER(Counters) flags;       // [device][slot][line][FLAG_WORDS] in shared memory
   GPU_POINTER(Counters) step;        // MESH_STEP_WORDS words
   GPU_POINTER(Counters) status;      // MESH_STATUS_WORDS words
+  GPU_POINTER(Counters) abandoned;   // a word, not 0: the host wants all waits to end
   U32 own;                           // this device
   U32 reached;                       // its count from now on, above the step's base; 0 changes nothing
   U32 first;                         // devices that it waits for
   U32 count;
   U32 wanted;                        // their count, above the step's base; 0: the count in MESH_STEP_DRAWN
   U32 reports;                       // not 0: the host is told the own count
+  U32 own_slot;                      // where its own count is left, and where theirs is
+  U32 wanted_slot;
 };
 
 // What devices have left, added up (Shaders/mesh/sum.comp); sizes are in quads of 16 bytes.
