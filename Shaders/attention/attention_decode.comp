@@ -39,7 +39,11 @@ const uint KEY_OCTETS = OCTETS / KEY_LANES;        // of a lane
 const uint OWN = (OCTETS + SUBGROUP_SIZE - 1) / SUBGROUP_SIZE;  // octets of value elements of a lane
 const uint PARTIAL = HEAD_SIZE + 2;  // a split's sums, maximum and weight
 const float MASKED = -3.0e38;
-const uint JOINED = SPLITS < 16 ? SPLITS : 16;  // splits whose sums are loaded at once
+const uint OUTPUTS = GROUP * HEAD_SIZE;
+const uint EACH = (OUTPUTS + SUBGROUPS * SUBGROUP_SIZE - 1) / (SUBGROUPS * SUBGROUP_SIZE);  // of an invocation
+// Splits whose sums are loaded at once, as far as registers go.
+const uint MOST_JOINED = EACH <= 2 ? 16 : EACH <= 16 ? 32 / EACH : 2;
+const uint JOINED = SPLITS < MOST_JOINED ? SPLITS : MOST_JOINED;
 
 shared vec4 queries[GROUP * HEAD_SIZE / 4];
 // Sums of every subgroup, then maximum and weight of every split.
@@ -247,8 +251,6 @@ void attend() {
     if (lane == 0) state[gl_SubgroupID * GROUP + q] = vec2(maxima[q], weight);
   }
   barrier();
-  const uint OUTPUTS = GROUP * HEAD_SIZE;
-  const uint EACH = (OUTPUTS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
   float joined[EACH];
   [[unroll]] for (uint e = 0; e < EACH; e++) {
     uint i = thread + e * gl_WorkGroupSize.x;

@@ -71,8 +71,10 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     let even = Lanes(
       heads, group: group, isSingle: isDeep && tokenCount == 1, subgroupSize: traits.subgroupSize)
     lanes = even ?? Lanes(batch: heads.headSize % 64 == 0 && group <= 4 ? 8 : 2)
-    // As many invocations as can have the registers that they need; half of them where there is little to do.
-    let invocations = min(isDeep && even != nil ? 512 : 256, traits.maxWorkgroupInvocations)
+    // As many invocations as can have the registers that they need; half of them where there is little to do. Of
+    // subgroups of 64 a workgroup of 512 leaves AMD's compiler three registers short.
+    let isLarge = isDeep && even != nil && traits.subgroupSize <= 32
+    let invocations = min(isLarge ? 512 : 256, traits.maxWorkgroupInvocations)
     subgroups = max(1, min(isDeep ? 16 : 8, invocations / traits.subgroupSize))
     (splits, leastRounds) = (1, 1)
     // Sums and running softmaxes live in registers and meet in shared memory.
