@@ -145,29 +145,22 @@ package final class ModelBenchmark {
       throw BenchmarkError(
         "unfused steps and naive products want keys and values on the device: leave out --kv-offload")
     }
-    func placeCache() throws -> Placed {
-      let cache = try CachePlacement(
-        program: try model.program(cacheType: workload.cacheType), source: model.source,
-        memory: workload.memory, available: benchmark.availableMemory, wanted: workload.pageCount,
-        least: workload.pageCount, keepsNone: offload == .on,
-        chunk: Engine.promptChunk(EngineOptions(), traits: traits), traits: traits, limits: workload.limits)
-      return Placed(streamed: cache.streamed, cache: cache)
-    }
-    if offload == .on { return try placeCache() }
-    let mayOffload = offload == .auto && workload.method.isFast
-    do {
-      let streamed = try placeWeights(
-        traits: traits, benchmark: benchmark, model: model, workload: workload)
-      if mayOffload, let streamed, streamed.weights.copiedBytes > 0, let other = try? placeCache(),
-        other.cache?.bringsLess(than: streamed) == true
-      {
-        return other
-      }
-      return Placed(streamed: streamed)
-    } catch let error as PlacementError {
-      guard mayOffload, let other = try? placeCache() else { throw error }
-      return other
-    }
+    return try CachePlacement.choose(
+      offload, canOffload: workload.method.isFast,
+      weights: {
+        Placed(
+          streamed: try placeWeights(
+            traits: traits, benchmark: benchmark, model: model, workload: workload))
+      },
+      caches: {
+        let cache = try CachePlacement(
+          program: try model.program(cacheType: workload.cacheType), source: model.source,
+          memory: workload.memory, available: benchmark.availableMemory, wanted: workload.pageCount,
+          least: workload.pageCount, keepsNone: offload == .on,
+          chunk: Engine.promptChunk(EngineOptions(), traits: traits), traits: traits, limits: workload.limits)
+        return Placed(streamed: cache.streamed, cache: cache)
+      },
+      bytesBrought: { ($0.streamed?.weights.copiedBytes ?? 0) + ($0.cache?.hostBytes ?? 0) })
   }
 
   /// Where weights stay and how long chunks of prompts are; nil where all has room on the device.

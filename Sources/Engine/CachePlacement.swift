@@ -38,10 +38,12 @@ package struct CachePlacement: Sendable {
   ///   - wanted: pages of the cache.
   ///   - least: pages that there must be.
   ///   - keepsNone: whether the pages of all layers are in host memory, even where the device has room for some.
-  ///   - chunk, limits: see `StreamedPlacement`.
+  ///   - chunk, sharedBytes, limits: see `StreamedPlacement`.
   package init(
     program: Program, source: any TensorSource, memory: MemoryOptions, available: Int, wanted: Int,
-    least: Int, keepsNone: Bool, chunk: Int, traits: DeviceTraits, limits: (Int) -> StepLimits
+    least: Int, keepsNone: Bool, chunk: Int, traits: DeviceTraits,
+    sharedBytes: (StepLimits) -> Int = { _ in 0 },
+    limits: (Int) -> StepLimits
   ) throws {
     let layerCount = program.layerCount
     let pageBytes = KVCache.pageBytes(heads: program.heads)
@@ -66,7 +68,7 @@ package struct CachePlacement: Sendable {
         do {
           streamed = try StreamedPlacement(
             program: program, source: source, memory: memory, available: available, cacheBytes: ringBytes,
-            chunk: chunk, traits: traits, limits: limits)
+            chunk: chunk, traits: traits, sharedBytes: sharedBytes, limits: limits)
         } catch {
           failure = error
           continue
@@ -75,7 +77,8 @@ package struct CachePlacement: Sendable {
         if !keepsNone, streamed.weights.layout == nil {
           let workspace = Workspace.byteCount(program: program, limits: streamed.limits, traits: traits)
           let room =
-            budget.device - ringBytes - workspace - streamed.weights.residentBytes
+            budget.device - ringBytes - workspace - sharedBytes(streamed.limits)
+            - streamed.weights.residentBytes
             - WeightPlacement.smallBytes
           resident = max(0, min(layerCount - ring, room / (pages * pageBytes)))
         }
@@ -87,10 +90,30 @@ package struct CachePlacement: Sendable {
     throw failure ?? PlacementError("a model without layers has no keys and values")
   }
 
-  /// Whether a step with a full cache brings clearly less to the device than where weights make room for keys and values.
-  package func bringsLess(than other: StreamedPlacement) -> Bool {
-    let bytes = streamed.weights.copiedBytes + hostBytes
-    return bytes + bytes / 20 < other.weights.copiedBytes
+  /// Decides between weights and caches that are not all on the device.
+  ///
+  /// - Parameters:
+  ///   - offload: what was asked for.
+  ///   - canOffload: whether steps can do with keys and values in host memory.
+  ///   - weights: where weights are if caches stay on the device.
+  ///   - caches: where all is if they may be in host memory.
+  package static func choose<Plan>(
+    _ offload: KVOffload, canOffload: Bool, weights: () throws -> Plan, caches: () throws -> Plan,
+    bytesBrought: (Plan) -> Int
+  ) throws -> Plan {
+    if offload == .on { return try caches() }
+    let mayOffload = offload == .auto && canOffload
+    do {
+      let plan = try weights()
+      guard mayOffload, bytesBrought(plan) > 0, let other = try? caches() else { return plan }
+      // It must be clearly less that a step with full contexts brings.
+      let bytes = bytesBrought(other)
+      return bytes + bytes / 20 < bytesBrought(plan) ? other : plan
+    } catch let error as PlacementError {
+      // What would fit says more than what is missing in the other place, too.
+      guard mayOffload, let plan = try? caches() else { throw error }
+      return plan
+    }
   }
 
   /// The decision, in a line.
@@ -106,13 +129,23 @@ struct EnginePlan {
   var plans: [MemoryPlan]
   /// Where weights are, where devices may have no room for all.
   var streamed: [StreamedPlacement]?
-  /// Where keys and values are, where the device has no room for all.
-  var cache: CachePlacement?
+  /// Where keys and values are, where devices have no room for all.
+  var caches: [CachePlacement]?
+  /// The options that it was made for, with the chunks of prompts and the cache that it has.
+  var options: EngineOptions
 
   /// In a line; nil where all is on the devices as usual.
   var text: String? {
     guard let streamed else { return nil }
-    return MeshPlacement.text(streamed.map(\.weights)) + (cache.map { "; \($0.text)" } ?? "")
+    let texts = [MeshPlacement.text(streamed.map(\.weights.text))]
+    return (texts + (caches.map { [MeshPlacement.text($0.map(\.text))] } ?? [])).joined(separator: "; ")
+  }
+
+  /// Bytes that a step with full contexts brings to the device that it brings most to.
+  fileprivate var bytesBrought: Int {
+    let weights = streamed?.map(\.weights.copiedBytes) ?? [0]
+    let caches = caches?.map(\.hostBytes) ?? weights.map { _ in 0 }
+    return zip(weights, caches).map { $0 + $1 }.max() ?? 0
   }
 }
 
@@ -125,95 +158,97 @@ extension MeshPlacement {
   func plan(
     _ options: inout EngineOptions, contextLength: Int, givesChunk: Bool, source: any TensorSource
   ) throws -> EnginePlan {
-    let offload = options.memory.kvOffload
-    guard offload != .on || mesh.deviceCount == 1 else {
-      throw EngineError(
-        .option,
-        "--kv-offload on is for one device: leave out the options that share a model out, or --kv-offload")
-    }
     let wholes = programs.indices.map { index in
       plan(
         index, contextLength: contextLength,
         limits: Engine.stepLimits(options, context: contextLength, traits: traits[0]))
     }
-    guard offload != .on else {
-      return try offloaded(
-        &options, whole: wholes[0], givesChunk: givesChunk, keepsNone: true, source: source)
-    }
-    let mayOffload = offload == .auto && mesh.deviceCount == 1 && options.method.isFast
     var asked = options
-    func offloadedIfPossible() -> EnginePlan? {
-      try? offloaded(
-        &asked, whole: wholes[0], givesChunk: givesChunk, keepsNone: false, source: source)
-    }
-    do {
-      let plan = try planWithoutOffload(
-        &options, wholes: wholes, contextLength: contextLength, givesChunk: givesChunk, source: source)
-      guard mayOffload, let streamed = plan.streamed?.first, streamed.weights.copiedBytes > 0 else {
+    let chosen = try CachePlacement.choose(
+      options.memory.kvOffload, canOffload: options.method.isFast,
+      weights: {
+        let plan = try planWithoutOffload(
+          asked, wholes: wholes, contextLength: contextLength, givesChunk: givesChunk, source: source)
+        // Compared with as many tokens in host memory.
+        asked.cacheTokens = plan.options.cacheTokens
         return plan
-      }
-      asked.cacheTokens = options.cacheTokens
-      guard let other = offloadedIfPossible(), other.cache?.bringsLess(than: streamed) == true else {
-        return plan
-      }
-      options = asked
-      return other
-    } catch let error as PlacementError {
-      // What would fit says more than what is missing in the other place, too.
-      guard mayOffload, let plan = offloadedIfPossible() else { throw error }
-      options = asked
-      return plan
-    }
+      },
+      caches: { try offloaded(asked, wholes: wholes, givesChunk: givesChunk, source: source) },
+      bytesBrought: \.bytesBrought)
+    options = chosen.options
+    return chosen
   }
 
   private func planWithoutOffload(
-    _ options: inout EngineOptions, wholes: [MemoryPlan], contextLength: Int, givesChunk: Bool,
+    _ options: EngineOptions, wholes: [MemoryPlan], contextLength: Int, givesChunk: Bool,
     source: any TensorSource
   ) throws -> EnginePlan {
+    var options = options
     let fits = wholes.enumerated().allSatisfy { index, whole in
       whole.weights + whole.workspace < availableMemory(index)
     }
     // As long as weights fit, contexts are shortened; only then do weights stream.
     if !options.memory.isGiven, fits {
       let mayShorten = options.contextLength == nil || options.mayShortenContext
-      return EnginePlan(
-        plans: try plans(contextLength: contextLength, mayShorten: mayShorten) { [options] in
-          Engine.stepLimits(options, context: $0, traits: traits[0])
-        })
+      let plans = try plans(contextLength: contextLength, mayShorten: mayShorten) {
+        Engine.stepLimits(options, context: $0, traits: traits[0])
+      }
+      return EnginePlan(plans: plans, options: options)
     }
     if !givesChunk { options.promptChunk = nil }
     let streamed = try streamed(&options, wholes: wholes, source: source)
-    return EnginePlan(plans: wholes, streamed: streamed)
+    return EnginePlan(plans: wholes, streamed: streamed, options: options)
   }
 
-  /// Where all is if keys and values may be in host memory.
+  /// Where all is if keys and values may be in host memory: as many tokens and as long chunks on all devices.
   private func offloaded(
-    _ options: inout EngineOptions, whole: MemoryPlan, givesChunk: Bool, keepsNone: Bool,
-    source: any TensorSource
+    _ options: EngineOptions, wholes: [MemoryPlan], givesChunk: Bool, source: any TensorSource
   ) throws -> EnginePlan {
+    var options = options
     if !givesChunk { options.promptChunk = nil }
-    let traits = traits[0]
-    let least = KVCache.pages(forTokens: whole.contextLength)
+    let contextLength = wholes[0].contextLength
+    let least = KVCache.pages(forTokens: contextLength)
     // A layer's pages lie in one allocation.
     let most =
-      Int(clamping: devices[0].capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: programs[0].heads)
+      zip(devices, programs).map { device, program in
+        Int(clamping: device.capabilities.maxAllocationBytes) / KVCache.pageBytes(heads: program.heads)
+      }.min() ?? 0
     guard least <= most else {
       throw PlacementError(
-        "the device has no allocation as large as keys and values of \(whole.contextLength) tokens in a layer: "
+        "the device has no allocation as large as keys and values of \(contextLength) tokens in a layer: "
           + "--context \(most * KVCache.pageTokens) would fit")
     }
-    let wanted = options.cacheTokens.map(KVCache.pages) ?? least * options.maxSequences
-    let base = options
-    let cache = try CachePlacement(
-      program: programs[0], source: source, memory: options.memory, available: availableMemory(0),
-      wanted: min(wanted, most), least: least, keepsNone: keepsNone,
-      chunk: min(Engine.promptChunk(options, traits: traits), whole.contextLength), traits: traits
-    ) { chunk in
-      var options = base
+    var wanted = min(options.cacheTokens.map(KVCache.pages) ?? least * options.maxSequences, most)
+    while true {
+      let caches = try programs.indices.map { index in
+        try cachePlacement(
+          index, options, contextLength: contextLength, wanted: wanted, least: least, source: source)
+      }
+      let pages = caches.map(\.pageCount).min() ?? least
+      let chunk = caches.map(\.streamed.promptChunk).min() ?? 1
       options.promptChunk = chunk
-      return Engine.stepLimits(options, context: whole.contextLength, traits: traits)
+      if caches.allSatisfy({ $0.pageCount == pages && $0.streamed.promptChunk == chunk }) {
+        return EnginePlan(plans: wholes, streamed: caches.map(\.streamed), caches: caches, options: options)
+      }
+      wanted = pages
     }
-    options.promptChunk = cache.streamed.promptChunk
-    return EnginePlan(plans: [whole], streamed: [cache.streamed], cache: cache)
+  }
+
+  private func cachePlacement(
+    _ index: Int, _ options: EngineOptions, contextLength: Int, wanted: Int, least: Int,
+    source: any TensorSource
+  ) throws -> CachePlacement {
+    let traits = traits[index]
+    return try CachePlacement(
+      program: programs[index], source: source, memory: memoryShare(index, options),
+      available: availableMemory(index), wanted: wanted, least: least,
+      keepsNone: options.memory.kvOffload == .on,
+      chunk: min(Engine.promptChunk(options, traits: traits), contextLength), traits: traits,
+      sharedBytes: { sharedBytes(index, limits: $0, memory: self.memory) }
+    ) { chunk in
+      var options = options
+      options.promptChunk = chunk
+      return Engine.stepLimits(options, context: contextLength, traits: traits)
+    }
   }
 }

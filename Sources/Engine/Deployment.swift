@@ -85,7 +85,7 @@ final class Deployment {
     let limits: (Int) -> StepLimits = { [options] in
       Engine.stepLimits(options, context: $0, traits: traits)
     }
-    let streams = plan.cache != nil || streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
+    let streams = plan.caches != nil || streamed?.contains { $0.weights.copiedBytes > 0 } ?? false
     guard mayStream || !streams else {
       throw EngineError(.device, "the devices have no room for all weights, keys and values")
     }
@@ -133,11 +133,10 @@ final class Deployment {
     weightStreams = models.compactMap(\.stream)
     times.weights = lap()
     pageCount =
-      plan.cache?.pageCount
+      plan.caches?[0].pageCount
       ?? (streamed != nil
         ? KVCache.pages(forTokens: max(options.cacheTokens ?? 0, contextLength)) : pageCounts.min() ?? 1)
     let cacheTokens = pageCount * KVCache.pageTokens
-    let cacheBytes = plan.cache?.deviceBytes
     let trial =
       count == 1
       ? nil
@@ -145,17 +144,18 @@ final class Deployment {
         devices: devices, caches: caches, memory: options.meshMemory,
         path: options.meshPath ?? (options.stageDelay == nil ? nil : .threads),
         waitsLong: options.pipelineParallel > 1)
-    let memoryShares = plans.enumerated().map { index, plan in
+    let memoryShares = plans.indices.map { index in
+      let memory = plans[index]
       let weights = streamed.map { $0[index].weights.residentBytes + $0[index].weights.streamBytes }
       // What was planned may be more than what is shared in fact.
       let spared =
         trial.map { placement.spared($0.transport.memory, index, limits: limits(contextLength)) } ?? 0
-      return (weights ?? plan.weights) + plan.workspace - spared
-        + (cacheBytes ?? plan.cachePerToken * cacheTokens)
+      return (weights ?? memory.weights) + memory.workspace - spared
+        + (plan.caches?[index].deviceBytes ?? memory.cachePerToken * cacheTokens)
     }
     runner = try placement.runner(
       opened: devices, caches: caches, models: models, limits: limits(contextLength), pageCount: pageCount,
-      overlaps: options.overlaps, trial: trial, cacheResidency: plan.cache?.residency)
+      overlaps: options.overlaps, trial: trial, cacheResidencies: plan.caches?.map(\.residency))
     times.runner = lap()
     if options.tunes { try runner.tune(sequences: maxSequences) }
     times.tuning = lap()
@@ -192,7 +192,8 @@ final class Deployment {
     }
     hostPageCount = Engine.hostPageCount(
       options, pages: pageCount, plans: plans,
-      taken: (plan.cache?.hostBytes ?? 0) + (streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
+      taken: (plan.caches?.reduce(0) { $0 + $1.hostBytes } ?? 0)
+        + (streamed?.reduce(0) { $0 + $1.weights.hostBytes } ?? 0))
     facts = Facts(
       contextLength: contextLength, deviceName: deviceName, isCPUDevice: isCPUDevice,
       cacheTokens: cacheTokens, promptChunk: promptChunk,

@@ -225,7 +225,12 @@ public final class Engine: Sendable {
 
   /// What moves of keys and values between host and device, and how fast it could; nil where all are on the device.
   package var cacheStreaming: CacheStreamFigures? {
-    withBatch { ((try? $0.runner) as? ModelRunner)?.cacheStream?.figures }
+    withBatch { batch in
+      let runner = try? batch.runner
+      let runners = (runner as? MeshRunner)?.runners ?? [runner as? ModelRunner].compactMap { $0 }
+      return runners.compactMap { $0.cacheStream?.figures }
+        .max { $0.byteCount(positions: 1) < $1.byteCount(positions: 1) }
+    }
   }
 
   /// How often all weights that stream have been through the devices, since the engine was made. Can be asked while

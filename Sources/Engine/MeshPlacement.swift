@@ -156,12 +156,8 @@ struct MeshPlacement {
     // Weights that stream are brought once for all tokens of a step: the more the better.
     let usual = Engine.promptChunk(options, traits: traits)
     let chunk = options.promptChunk == nil && traits.matrixUnits != nil ? 2 * usual : usual
-    var memory = options.memory
-    // What engines before this one took shows in what is free, but not in what is given.
-    let engines = memory.host == nil ? 1 : options.dataParallel
-    memory.host = memory.budget(available: available).host / (devices.count * engines)
     return try StreamedPlacement(
-      program: programs[index], source: source, memory: memory, available: available,
+      program: programs[index], source: source, memory: memoryShare(index, options), available: available,
       cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
       traits: traits, sharedBytes: { sharedBytes(index, limits: $0, memory: self.memory) }
     ) { chunk in
@@ -171,10 +167,19 @@ struct MeshPlacement {
     }
   }
 
-  /// Where the weights of all devices are, in a line.
-  static func text(_ weights: [WeightPlacement]) -> String {
-    guard weights.count > 1 else { return weights[0].text }
-    return weights.enumerated().map { "device \($0): \($1.text)" }.joined(separator: "; ")
+  /// What a device may take: of the host's memory an equal share.
+  func memoryShare(_ index: Int, _ options: EngineOptions) -> MemoryOptions {
+    var memory = options.memory
+    // What engines before this one took shows in what is free, but not in what is given.
+    let engines = memory.host == nil ? 1 : options.dataParallel
+    memory.host = memory.budget(available: availableMemory(index)).host / (devices.count * engines)
+    return memory
+  }
+
+  /// What is where on all devices, in a line.
+  static func text(_ texts: [String]) -> String {
+    guard texts.count > 1 else { return texts[0] }
+    return texts.enumerated().map { "device \($0): \($1)" }.joined(separator: "; ")
   }
 
   /// A line for each device: what it has of the model.
@@ -193,12 +198,12 @@ struct MeshPlacement {
   /// - Parameter trial: how they work together; nil for one device.
   func runner(
     opened: [Device], caches: [KernelCache], models: [DeviceModel], limits: StepLimits, pageCount: Int,
-    overlaps: Bool, trial: MeshTrial?, cacheResidency: CacheResidency?
+    overlaps: Bool, trial: MeshTrial?, cacheResidencies: [CacheResidency]?
   ) throws -> any StepRunner {
     guard let trial else {
       return try ModelRunner(
         cache: caches[0], model: models[0], limits: limits, pageCount: pageCount, overlaps: overlaps,
-        cacheResidency: cacheResidency)
+        cacheResidency: cacheResidencies?[0])
     }
     let layout = layout(trial.transport.memory, limits: limits)
     let memory = try layout.homes.allocate(devices: opened, byteCount: layout.byteCount)
@@ -209,7 +214,7 @@ struct MeshPlacement {
     let runners = try opened.indices.map { index in
       try ModelRunner(
         cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: ports[index],
-        depth: layout.slotCount, overlaps: false)
+        depth: layout.slotCount, overlaps: false, cacheResidency: cacheResidencies?[index])
     }
     let signals = ports.compactMap(\.signals)
     return try MeshRunner(

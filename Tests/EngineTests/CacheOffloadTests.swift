@@ -107,6 +107,36 @@ struct CacheOffloadTests {
   }
 
   /// Layers with a window of five tokens bring the last pages alone.
+  /// Each device of a mesh brings what it has of keys and values, with weights that stream or without.
+  @Test(
+    arguments: [(2, 1, nil), (1, 2, nil), (2, 2, nil), (2, 1, 9_000_000), (1, 2, 9_000_000)]
+      as [(Int, Int, Int?)])
+  func meshesBringTheirOwn(_ tensor: Int, _ pipeline: Int, _ gpu: Int?) throws {
+    let path = try StreamTests.file(.q8_0, "offload-mesh")
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let model = try LanguageModel(weightsOf: path)
+    func engine(_ offload: KVOffload) throws -> Engine {
+      var options = Self.options(offload)
+      options.tensorParallel = tensor
+      options.pipelineParallel = pipeline
+      options.meshPath = .threads
+      options.cacheTokens = 640
+      if offload == .on { options.memory.device = gpu }
+      return try Engine(model: model, options: options)
+    }
+    let resident = try engine(.off)
+    #expect(resident.cacheStreaming == nil)
+    let engine = try engine(.on)
+    let what = engine.placementText ?? "all on the devices"
+    let before = try #require(engine.cacheStreaming, "\(what)")
+    #expect(before.hostLayers == (pipeline == 1 ? 6 : 4) && engine.cacheTokens == resident.cacheTokens, "\(what)")
+    #expect((engine.streamedBytes > 0) == (gpu != nil), "\(what)")
+    Self.expectEqual(
+      try Self.generate(engine, seed: 9, count: 8), try Self.generate(resident, seed: 9, count: 8), what)
+    let after = try #require(engine.cacheStreaming)
+    #expect(after.inBytes > before.inBytes && after.outBytes > before.outBytes)
+  }
+
   @Test func windowsAreAllThatIsBrought() throws {
     let model = try LanguageModel(
       weightsOf: TestModels.fixture("gemma3.gguf", in: "ReferenceTests").path)
@@ -197,8 +227,5 @@ struct CacheOffloadTests {
     var options = Self.options(.on)
     options.memory.host = 300_000
     #expect { _ = try Engine(model: model, options: options) } throws: { "\($0)".contains("--host-memory") }
-    options = Self.options(.on)
-    options.tensorParallel = 2
-    #expect { _ = try Engine(model: model, options: options) } throws: { "\($0)".contains("one device") }
   }
 }

@@ -233,8 +233,8 @@ typedef struct vkinfer_engine_options {
 #define VKINFER_WEIGHTS_HOST 1
 #define VKINFER_WEIGHTS_FILE 2
 
-/* Keys and values come to the device layer by layer while others compute; on one device, not on a mesh. Results do not
- * depend on it. */
+/* Keys and values come to the device layer by layer while others compute; on a mesh each device brings its own share.
+ * Results do not depend on it. */
 #define VKINFER_KV_OFFLOAD_AUTO 0 /* of as many layers as it takes, if the device has no room for all */
 #define VKINFER_KV_OFFLOAD_ON 1   /* of all layers */
 #define VKINFER_KV_OFFLOAD_OFF 2  /* none: a context that does not fit is shorter, or an error */
