@@ -129,7 +129,8 @@ struct CacheOffloadTests {
     let engine = try engine(.on)
     let what = engine.placementText ?? "all on the devices"
     let before = try #require(engine.cacheStreaming, "\(what)")
-    #expect(before.hostLayers == (pipeline == 1 ? 6 : 4) && engine.cacheTokens == resident.cacheTokens, "\(what)")
+    #expect(
+      before.hostLayers == (pipeline == 1 ? 6 : 4) && engine.cacheTokens == resident.cacheTokens, "\(what)")
     #expect((engine.streamedBytes > 0) == (gpu != nil), "\(what)")
     Self.expectEqual(
       try Self.generate(engine, seed: 9, count: 8), try Self.generate(resident, seed: 9, count: 8), what)
