@@ -55,9 +55,14 @@ package struct ExchangeKernel: Sendable, Hashable {
   /// In which a count is left.
   package var lines: Int
 
-  package init(slots: Int, lines: Int) {
-    self.slots = slots
-    self.lines = lines
+  /// Looks that find what is there, with pauses that grow to seconds.
+  private static let lines = 96
+
+  /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has a
+  ///   slot of its own then, and the ends of steps have one, of so many lines that every look takes another.
+  package init(readsLast: Bool) {
+    slots = readsLast ? MeshSignals.meetingsPerSubmission + 1 : 1
+    lines = readsLast ? Self.lines : 1
   }
 
   /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.

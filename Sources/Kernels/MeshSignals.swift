@@ -51,17 +51,10 @@ package final class MeshSignals: Sendable {
 
   /// Meetings that a submission may have: more must be split.
   package static let meetingsPerSubmission = 256
-  /// Looks that find what is there, with pauses that grow to seconds.
-  private static let lines = 96
-
-  private static func kernel(_ homes: MeshHomes) -> ExchangeKernel {
-    homes.readsLast
-      ? ExchangeKernel(slots: meetingsPerSubmission + 1, lines: lines) : ExchangeKernel(slots: 1, lines: 1)
-  }
 
   /// Bytes of the counts of so many devices.
   package static func boardBytes(deviceCount: Int, homes: MeshHomes) -> Int {
-    let kernel = kernel(homes)
+    let kernel = ExchangeKernel(readsLast: homes.readsLast)
     return deviceCount * kernel.slots * kernel.lines * 4 * Int(FLAG_WORDS)
   }
 
@@ -89,7 +82,7 @@ package final class MeshSignals: Sendable {
     self.homes = homes
     self.own = own
     self.boards = boards
-    kernel = Self.kernel(homes)
+    kernel = ExchangeKernel(readsLast: homes.readsLast)
     abandonedOffset = slotCount * Self.stepBytes
     steps = try device.makeBuffer(
       byteCount: abandonedOffset + Self.stepBytes, memory: .mappedDevice, label: "counts of a mesh's steps")

@@ -10,8 +10,9 @@ struct ExchangeChecks {
     for (index, quads) in [1, 63, 257, 4096].enumerated() {
       try checkSum(quads: quads, ranks: 1 + index, copies: index % 2 == 1)
     }
-    for kernel in [ExchangeKernel(slots: 1, lines: 1), ExchangeKernel(slots: 3, lines: 70)] {
-      let text = kernel.lines == 1 ? "" : " of many lines"
+    for readsLast in [false, true] {
+      let kernel = ExchangeKernel(readsLast: readsLast)
+      let text = readsLast ? " of many lines" : ""
       // Counts go round at 2^32.
       try checkExchange(
         "exchange\(text), others are there", kernel, base: .max - 2, others: [5, 5, 9], isAbandoned: false)

@@ -52,10 +52,11 @@ struct PipelineVariants {
   }
 
   private var exchange: [PipelineVariant] {
-    [ExchangeKernel(slots: 1, lines: 1), ExchangeKernel(slots: 257, lines: 96)].map {
-      PipelineVariant(
-        shader: "exchange", specialization: $0.specialization(traits),
-        pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "\($0.lines) lines")
+    [false, true].map { readsLast in
+      let kernel = ExchangeKernel(readsLast: readsLast)
+      return PipelineVariant(
+        shader: "exchange", specialization: kernel.specialization(traits),
+        pushConstantBytes: MemoryLayout<ExchangePush>.size, text: "\(kernel.lines) lines")
     }
   }
 

@@ -173,8 +173,10 @@ int main(int count, char **arguments) {
   options.mesh_memory = VKINFER_MESH_MEMORY_HOST;
   options.stage_count = 2;
   options.stage_layers = layers;
+  options.kv_offload = VKINFER_KV_OFFLOAD_ON;
   engine = open_with(&options);
   EXPECT(strstr(log_text, "layers 0 to 0") != NULL && strstr(log_text, "layers 1 to 1") != NULL);
+  EXPECT(strstr(log_text, "device 1: keys and values of 1 of 1 layers in host memory") != NULL);
   EXPECT(strstr(log_text, "share host memory and wait for one another by threads") != NULL);
   generate(engine, 8, tokens, logits);
   EXPECT(memcmp(tokens, wanted, sizeof tokens) == 0);
@@ -189,7 +191,6 @@ int main(int count, char **arguments) {
     STATUS(vkinfer_engine_open(model, &options, &engine), VKINFER_ERROR_ARGUMENT); \
   } while (0)
   WRONG(options.kv_offload = 3);
-  WRONG(options.kv_offload = VKINFER_KV_OFFLOAD_ON; options.tensor_parallel = 2);
   WRONG(options.mesh_path = 4);
   WRONG(options.mesh_memory = 3);
   WRONG(options.data_parallel = 65);
