@@ -26,6 +26,8 @@ layout(constant_id = 12) const uint KEY_LANES = 1;     // lanes that share the k
 layout(constant_id = 13) const uint LEAST_ROUNDS = 1;  // that a split has before there is another
 // Whether a round's loads start in the round before. Wants batches that are a lane's whole share.
 layout(constant_id = 14) const bool AHEAD = false;
+// Whether what the cache has of other positions is loaded before the stage before is done: of a step with one token.
+layout(constant_id = 15) const bool EARLY = false;
 
 layout(push_constant) uniform Push { AttentionPush push; };
 #include "common/chain.glsl"
@@ -137,7 +139,7 @@ void attend() {
   // So are the first keys and values themselves, unless the own position, which that stage computes, is among them.
   uint own_place =
       (next_page * push.kv_head_count + heads.kv_head) * KV_PAGE_TOKENS + min(position, end - 1) % KV_PAGE_TOKENS;
-  bool is_early = CHAIN && begin + (first_round + 1) * POSITIONS <= own_position;
+  bool is_early = CHAIN && EARLY && begin + (first_round + 1) * POSITIONS <= own_position;
   if (is_early) {
     load_values(0, own_place);
     load_keys(0, own_place);

@@ -27,12 +27,11 @@ uint place(uint device, uint slot, uint line) { return ((device * SLOTS + slot) 
 
 void report(uint count) { atomicStore(push.status.at[MESH_STATUS_COUNT], count, gl_ScopeDevice, 0, 0); }
 
-bool is_given_up() {
-  return (atomicLoad(push.abandoned.at[0], gl_ScopeDevice, 0, 0)
-      | atomicLoad(push.status.at[MESH_STATUS_GAVE_UP], gl_ScopeDevice, 0, 0)) != 0;
-}
+bool is_abandoned() { return atomicLoad(push.abandoned.at[0], gl_ScopeDevice, 0, 0) != 0; }
 
-// Looks at the device's own memory for which a line is left alone, so that the last of them lasts for seconds.
+bool has_given_up() { return atomicLoad(push.status.at[MESH_STATUS_GAVE_UP], gl_ScopeDevice, 0, 0) != 0; }
+
+// Looks at the device's own memory for which a line is left alone: all of LINES together outlast PATIENCE.
 uint pause_before(uint line) { return line < EAGER_LINES ? 0 : 1u << (line - EAGER_LINES) / 3; }
 
 void main() {
@@ -62,7 +61,7 @@ void main() {
       }
       if (looks >= due && looks % LOOKS != 0) continue;
       if (looks == LOOKS && push.reached != 0) report(base + push.reached);
-      if (is_given_up()) break;
+      if (is_abandoned() || (looks % LOOKS == 0 && has_given_up())) break;
       if (looks < PATIENCE) continue;
       atomicStore(push.status.at[MESH_STATUS_GAVE_UP], 1 + peer, gl_ScopeDevice, 0, 0);
       break;

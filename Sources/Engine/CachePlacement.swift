@@ -131,7 +131,7 @@ struct EnginePlan {
   var streamed: [StreamedPlacement]?
   /// Where keys and values are, where devices have no room for all.
   var caches: [CachePlacement]?
-  /// The options that it was made for, with the chunks of prompts and the cache that it has.
+  /// The options that it was made for, with the chunks of prompts that it has.
   var options: EngineOptions
 
   /// In a line; nil where all is on the devices as usual.
@@ -205,7 +205,8 @@ extension MeshPlacement {
     _ options: EngineOptions, wholes: [MemoryPlan], givesChunk: Bool, source: any TensorSource
   ) throws -> EnginePlan {
     var options = options
-    if !givesChunk { options.promptChunk = nil }
+    // The stages of a pipeline keep theirs.
+    if !givesChunk, mesh.pipeline == 1 { options.promptChunk = nil }
     let contextLength = wholes[0].contextLength
     let least = KVCache.pages(forTokens: contextLength)
     // A layer's pages lie in one allocation.

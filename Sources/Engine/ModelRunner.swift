@@ -492,7 +492,7 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    // No stage ends more than one part, or is more than one stop.
+    // Stages end no more than one part each, all in all, and are no more than one stop.
     let count = model.stages.count + 1
     let stamps =
       isTracing ? try StepRecording.Stamps(device: device, parts: count, stops: count) : nil

@@ -14,6 +14,9 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   package var lanes: Lanes
   /// Rounds of a split before there is another one, which has to be joined.
   package var leastRounds: Int
+  /// Whether the step has but one token: with several, those of one sequence are in the cache of others as soon as the
+  /// stage before is done, and not earlier.
+  package var isAlone: Bool
   /// How the output projection wants its inputs.
   package var next: ProductForm
 
@@ -50,7 +53,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   /// Nil where a device cannot run it: attention.comp does.
   ///
   /// - Parameters:
-  ///   - tokenCount: tokens of the step, each of a sequence of its own.
+  ///   - tokenCount: tokens of the step.
   ///   - isDeep: whether any has more than `deepContext` positions before it.
   package init?(
     heads: HeadLayout, tokenCount: Int, isDeep: Bool, next: ProductForm = .floats, traits: DeviceTraits
@@ -65,6 +68,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   ) {
     self.heads = heads
     self.next = next
+    isAlone = tokenCount == 1
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
     group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
@@ -108,7 +112,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
       UInt32(isPower && octets <= traits.subgroupSize ? traits.subgroupSize / octets : 1),
       UInt32(lanes.batch), UInt32(lanes.valueBatch),
       isChained ? 1 : 0, heads.cacheType.constant, UInt32(lanes.keyLanes), UInt32(leastRounds),
-      lanes.isAhead ? 1 : 0,
+      lanes.isAhead ? 1 : 0, isAlone ? 1 : 0,
     ]
   }
 

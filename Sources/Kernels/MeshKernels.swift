@@ -55,8 +55,8 @@ package struct ExchangeKernel: Sendable, Hashable {
   /// In which a count is left.
   package var lines: Int
 
-  /// Looks that find what is there, with pauses that grow to seconds.
-  private static let lines = 96
+  /// Looks that find what is there, with pauses that grow to seconds: as many as last while a GPU waits at most.
+  private static let lines = 100
 
   /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has a
   ///   slot of its own then, and the ends of steps have one, of so many lines that every look takes another.

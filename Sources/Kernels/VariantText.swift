@@ -27,7 +27,7 @@ extension KernelCache.Variant {
     "attention": ["threads", "head size", "group", "tile rows", "splits", "next", "cache"],
     "attention_decode": [
       "threads", "subgroups", "subgroup size", "head size", "group", "splits", "next", "parallel", "batch",
-      "value batch", "chained", "cache", "key lanes", "least rounds", "ahead",
+      "value batch", "chained", "cache", "key lanes", "least rounds", "ahead", "early",
     ],
     "attention_lanes": ["threads", "head size", "group", "tile rows", "rounds", "cache"],
     "cache_write": ["threads", "chained"],

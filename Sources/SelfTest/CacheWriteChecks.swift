@@ -80,7 +80,8 @@ struct CacheWriteChecks {
           && outcome.halfBits(half < 2 * cacheWords ? keys : values, (half ^ 1) % (2 * cacheWords)) != 0x7fff
       }
       return [
-        Comparison("steps from the input", value: worst, tolerance: 0.55),
+        // Half a step, and what 127 steps are off by where the scale is a half.
+        Comparison("steps from the input", value: worst, tolerance: 0.5 + 127.0 / 2048 + 1e-3),
         Comparison("scales", value: scaleError, tolerance: 1e-3),
         Comparison("scales of others", value: Double(strays), tolerance: 0),
       ]

@@ -62,13 +62,13 @@ struct ExchangeChecks {
     _ name: String, _ kernel: ExchangeKernel, base: UInt32, others: [UInt32], isAbandoned: Bool
   ) throws {
     guard bench.wants(name), bench.device.capabilities.vulkanMemoryModel else { return }
-    // Its own count goes to the last slot, theirs come in the first one: in their last lines only.
+    // Its own count goes to the last slot, theirs come in the first one: in a line that comes after some pauses.
     func place(_ device: Int, _ slot: Int, _ line: Int) -> Int {
       ((device * kernel.slots + slot) * kernel.lines + line) * Int(FLAG_WORDS)
     }
     var words = [UInt32](repeating: base &- 7, count: place(4, 0, 0))
     for (device, count) in zip([0, 2, 3], others) {
-      words[place(device, 0, kernel.lines - 1)] = isAbandoned ? count : base &+ count
+      words[place(device, 0, min(40, kernel.lines - 1))] = isAbandoned ? count : base &+ count
     }
     var image = bench.newImage()
     let flags = image.add(words)

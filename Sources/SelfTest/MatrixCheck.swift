@@ -36,10 +36,10 @@ struct MatrixCheck {
   }
 
   /// Of float32 sums of products, in whatever way the units round them. Weights that are made of halves are each rounded
-  /// three times, and some stages have so few outputs that one in thousands of checks finds them all small.
-  var tolerance: Double { isMadeOfHalves ? 3e-3 : 5e-5 }
+  /// three times.
+  var tolerance: Double { isMadeOfHalves ? 2e-3 : 5e-5 }
   /// The same of results that are float16.
-  var halfTolerance: Double { isMadeOfHalves ? 6e-3 : Self.halfTolerance }
+  var halfTolerance: Double { isMadeOfHalves ? 4e-3 : Self.halfTolerance }
   /// Halves have 11 bits, and drivers round as they like.
   static let halfTolerance = 5e-4
 
@@ -264,7 +264,8 @@ struct MatrixCheck {
         Comparison(
           found: hidden.values(&outcome),
           expected: expected.map { Self.clampedToHalf($0 * Double(HIDDEN_SCALE)) },
-          tolerance: halfTolerance)
+          // A few of them may all be small by chance, as one in thousands of checks finds.
+          tolerance: isMadeOfHalves && expected.count < 32 ? 2 * halfTolerance : halfTolerance)
       ]
     }
   }

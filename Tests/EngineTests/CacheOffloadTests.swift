@@ -106,7 +106,6 @@ struct CacheOffloadTests {
     }
   }
 
-  /// Layers with a window of five tokens bring the last pages alone.
   /// Each device of a mesh brings what it has of keys and values, with weights that stream or without.
   @Test(
     arguments: [(2, 1, nil), (1, 2, nil), (2, 2, nil), (2, 1, 9_000_000), (1, 2, 9_000_000)]
@@ -138,6 +137,7 @@ struct CacheOffloadTests {
     #expect(after.inBytes > before.inBytes && after.outBytes > before.outBytes)
   }
 
+  /// Layers with a window of five tokens bring the last pages alone.
   @Test func windowsAreAllThatIsBrought() throws {
     let model = try LanguageModel(
       weightsOf: TestModels.fixture("gemma3.gguf", in: "ReferenceTests").path)

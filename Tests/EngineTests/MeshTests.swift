@@ -98,6 +98,12 @@ struct MeshTests {
     for (index, request) in requests.enumerated() {
       #expect(try outcomes.result(index)?.tokens == alone.generate(request).tokens, "request \(index)")
     }
+    // By counts, a step goes on in another submission only where all-reduces use memory again that may be found as it was.
+    guard path == .flags else { return }
+    try engine.withBatch { batch in
+      let runner = try #require(try batch.runner as? MeshRunner).runners[0]
+      #expect((runner.partCount > runner.stepCount) == (home == .cached && mesh.tensor > 1))
+    }
   }
 
   /// Requests that come and go together, some cancelled, on a mesh drawn at random: each as if alone on one device.
