@@ -26,7 +26,7 @@ layout(constant_id = 12) const uint KEY_LANES = 1;     // lanes that share the k
 layout(constant_id = 13) const uint LEAST_ROUNDS = 1;  // that a split has before there is another
 // Whether a round's loads start in the round before. Wants batches that are a lane's whole share.
 layout(constant_id = 14) const bool AHEAD = false;
-// Whether what the cache has of other positions is loaded before the stage before is done: of a step with one token.
+// Whether keys and values of other positions are loaded before the stage before is done: in steps of one token.
 layout(constant_id = 15) const bool EARLY = false;
 
 layout(push_constant) uniform Push { AttentionPush push; };
@@ -85,6 +85,12 @@ uint phase() { return PARALLEL > 1 ? gl_SubgroupInvocationID / OCTETS : 0; }
 
 uvec4 values[VALUE_BATCH * OWN];
 uvec4 keys[BATCH];
+float parts[EACH * JOINED];  // what the splits of an invocation's outputs have left
+
+// Where a position of a page lies in the cache, the places of all heads counted.
+uint place_of(uint page, uint kv_head, uint position) {
+  return (page * push.kv_head_count + kv_head) * KV_PAGE_TOKENS + position % KV_PAGE_TOKENS;
+}
 
 // The first of a lane's key octets.
 uint first_octet() { return KEY_LANES > 1 ? gl_SubgroupInvocationID / POSITIONS * KEY_OCTETS : 0; }
@@ -114,6 +120,13 @@ uint first_partial(uint row, HeadGroup heads, uint i) {
   return (row * push.head_count + heads.first + i / HEAD_SIZE) * SPLITS * PARTIAL + i % HEAD_SIZE;
 }
 
+// Loads JOINED parts of output `e` of an invocation, from split `first` on; `base` is where the first split's lies.
+void load_parts(uint e, uint base, uint first, uint active_splits) {
+  [[unroll]] for (uint u = 0; u < JOINED; u++) {
+    parts[e * JOINED + u] = first + u < active_splits ? push.partials.at[base + (first + u) * PARTIAL] : 0.0;
+  }
+}
+
 void attend() {
   uint thread = gl_LocalInvocationIndex;
   uint lane = gl_SubgroupInvocationID;
@@ -137,8 +150,7 @@ void attend() {
   uint position = begin + first_round * POSITIONS + lane % POSITIONS;
   uint next_page = push.block_tables.at[table + min(position, end - 1) / KV_PAGE_TOKENS];
   // So are the first keys and values themselves, unless the own position, which that stage computes, is among them.
-  uint own_place =
-      (next_page * push.kv_head_count + heads.kv_head) * KV_PAGE_TOKENS + min(position, end - 1) % KV_PAGE_TOKENS;
+  uint own_place = place_of(next_page, heads.kv_head, min(position, end - 1));
   bool is_early = CHAIN && EARLY && begin + (first_round + 1) * POSITIONS <= own_position;
   if (is_early) {
     load_values(0, own_place);
@@ -188,8 +200,7 @@ void attend() {
       }
     }
     uint place = own_place;
-    own_place = (next_page * push.kv_head_count + heads.kv_head) * KV_PAGE_TOKENS
-        + min(next_position, end - 1) % KV_PAGE_TOKENS;
+    own_place = place_of(next_page, heads.kv_head, min(next_position, end - 1));
     bool goes_on = AHEAD && round + stride < rounds;
     if (goes_on) load_keys(0, own_place);
     bool seen = position < end && position >= first_seen;
@@ -305,12 +316,8 @@ void attend() {
   memoryBarrierBuffer();
   if (ticket != active_splits - 1) return;
   // The first splits' sums are on their way while maxima and weights of all are.
-  float parts[EACH * JOINED];
   [[unroll]] for (uint e = 0; e < EACH; e++) {
-    uint base = first_partial(row, heads, thread + e * gl_WorkGroupSize.x);
-    [[unroll]] for (uint u = 0; u < JOINED; u++) {
-      parts[e * JOINED + u] = u < active_splits ? push.partials.at[base + u * PARTIAL] : 0.0;
-    }
+    load_parts(e, first_partial(row, heads, thread + e * gl_WorkGroupSize.x), 0, active_splits);
   }
   for (uint i = thread; i < heads.count * SPLITS; i += gl_WorkGroupSize.x) {
     uint partial = ((row * push.head_count + heads.first) * SPLITS + i) * PARTIAL + HEAD_SIZE;
@@ -328,11 +335,7 @@ void attend() {
     float weight = 0;
     uint base = first_partial(row, heads, i);
     for (uint first = 0; first < active_splits; first += JOINED) {
-      if (first > 0) {
-        [[unroll]] for (uint u = 0; u < JOINED; u++) {
-          parts[e * JOINED + u] = first + u < active_splits ? push.partials.at[base + (first + u) * PARTIAL] : 0.0;
-        }
-      }
+      if (first > 0) load_parts(e, base, first, active_splits);
       [[unroll]] for (uint u = 0; u < JOINED; u++) {
         uint at = 2 * (q * SPLITS + min(first + u, SPLITS - 1));
         float factor = first + u < active_splits ? exp(sums[at] - maximum) : 0.0;

@@ -12,7 +12,7 @@
 #include "common/types.glsl"
 
 layout(local_size_x_id = 0) in;
-layout(constant_id = 1) const uint PATIENCE = 1u << 24;  // looks
+layout(constant_id = 1) const uint PATIENCE = 1u << 27;  // looks
 layout(constant_id = 2) const uint SLOTS = 1;            // places for the counts of a device
 layout(constant_id = 3) const uint LINES = 1;            // that a count is left in
 

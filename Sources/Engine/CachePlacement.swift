@@ -137,15 +137,13 @@ struct EnginePlan {
   /// In a line; nil where all is on the devices as usual.
   var text: String? {
     guard let streamed else { return nil }
-    let texts = [MeshPlacement.text(streamed.map(\.weights.text))]
-    return (texts + (caches.map { [MeshPlacement.text($0.map(\.text))] } ?? [])).joined(separator: "; ")
+    let texts = [streamed.map(\.weights.text), caches?.map(\.text)]
+    return texts.compactMap { $0.map(MeshPlacement.text) }.joined(separator: "; ")
   }
 
   /// Bytes that a step with full contexts brings to the device that it brings most to.
   fileprivate var bytesBrought: Int {
-    let weights = streamed?.map(\.weights.copiedBytes) ?? [0]
-    let caches = caches?.map(\.hostBytes) ?? weights.map { _ in 0 }
-    return zip(weights, caches).map { $0 + $1 }.max() ?? 0
+    plans.indices.map { (streamed?[$0].weights.copiedBytes ?? 0) + (caches?[$0].hostBytes ?? 0) }.max() ?? 0
   }
 }
 
@@ -246,10 +244,6 @@ extension MeshPlacement {
       keepsNone: options.memory.kvOffload == .on,
       chunk: min(Engine.promptChunk(options, traits: traits), contextLength), traits: traits,
       sharedBytes: { sharedBytes(index, limits: $0, memory: self.memory) }
-    ) { chunk in
-      var options = options
-      options.promptChunk = chunk
-      return Engine.stepLimits(options, context: contextLength, traits: traits)
-    }
+    ) { stepLimits(index, options, contextLength: contextLength, promptChunk: $0) }
   }
 }

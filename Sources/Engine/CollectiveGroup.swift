@@ -24,6 +24,8 @@ package final class CollectiveGroup {
   /// Most quads of a segment: while one is read the next is written, so that both directions of a link are busy.
   private static let segmentQuads = 1 << 19
   private static let leastSegmentQuads = 1 << 16
+  /// Places of segments where devices may find what they read last: so many meetings have a submission in common.
+  package static let usualPlaces = 64
 
   /// - Parameters:
   ///   - floats: most of a collective, of each rank.
@@ -44,7 +46,7 @@ package final class CollectiveGroup {
       CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: false).total,
       CollectiveSegment.sharedQuads(ranks: ranks, length: length / ranks + 1, isCut: true).total)
     sharedOffset = (boardBytes + 255) / 256 * 256
-    let usual = homes.readsLast ? min(Self.usualSharedBytes, 64 * 16 * shared) : 0
+    let usual = homes.readsLast ? min(Self.usualSharedBytes, Self.usualPlaces * 16 * shared) : 0
     sharedBytes = max(usual, 2 * (16 * shared + 255))
     let byteCount = sharedOffset + sharedBytes
     memory = try homes.allocate(devices: devices) { _ in byteCount }
@@ -94,18 +96,22 @@ package final class CollectiveGroup {
   /// - Parameters:
   ///   - count: floats that each rank gives or gets, a multiple of 4 times the number of ranks.
   ///   - isChained: whether each repetition takes the outputs of the one before.
+  ///   - mostPlaces: places of segments in shared memory, where as many as there is room for spare submissions.
   package func record(
-    _ collective: Collective, count: Int, repetitions: Int = 1, isChained: Bool = false
+    _ collective: Collective, count: Int, repetitions: Int = 1, isChained: Bool = false,
+    mostPlaces: Int = usualPlaces
   ) throws -> Recording {
     precondition(count % (4 * devices.count) == 0 && count <= floats && count > 0)
     return Recording(
       parts: try devices.indices.map {
-        try record(collective, count: count, repetitions: repetitions, isChained: isChained, rank: $0)
+        try record(
+          collective, count: count, repetitions: repetitions, isChained: isChained, mostPlaces: mostPlaces,
+          rank: $0)
       }, repetitions: repetitions)
   }
 
   private func record(
-    _ collective: Collective, count: Int, repetitions: Int, isChained: Bool, rank: Int
+    _ collective: Collective, count: Int, repetitions: Int, isChained: Bool, mostPlaces: Int, rank: Int
   ) throws -> [StepRecording.Part] {
     let ranks = devices.count
     let begin = { [device = devices[rank]] in
@@ -125,19 +131,25 @@ package final class CollectiveGroup {
     // Two places in turn, or as many as let submissions have many meetings.
     let placeBytes = (16 * shared.total + 255) / 256 * 256
     let splits = homes.readsLast && transport.path == .flags
-    let places = splits ? max(2, min(64, sharedBytes / placeBytes)) : 2
-    var meetings: UInt32 = 0
+    let places = splits ? max(2, min(mostPlaces, sharedBytes / placeBytes)) : 2
+    var meetings = 0
     var number = 0
+    // What devices may find as they read it last is read once in each submission: where, and in which stage.
+    var read: Set<SIMD2<Int>> = []
     for repetition in 0..<repetitions {
       let swaps = isChained && repetition % 2 == 1
       for slot in 0..<starts.count + collective.stageCount - 1 {
         if slot > 0 { meetings += 1 }
-        // What devices may find as they read it last is read once in each submission.
-        let isUsedAgain = slot < starts.count && number + slot > 0 && (number + slot) % places == 0
-        let isFull = slot > 0 && Int(meetings) % MeshSignals.meetingsPerSubmission == 0
-        if splits, isUsedAgain || isFull { try recording.split() }
-        if slot > 0 { try meet(recording, rank: rank, count: meetings) }
-        for stage in 0..<collective.stageCount where starts.indices.contains(slot - stage) {
+        let stages = (0..<collective.stageCount).filter { starts.indices.contains(slot - $0) }
+        let reads = stages.filter { $0 > 0 }.map { SIMD2((number + slot - $0) % places, $0) }
+        let isFull = slot > 0 && meetings % MeshSignals.meetingsPerSubmission == 0
+        if splits, isFull || !read.isDisjoint(with: reads) {
+          try recording.split()
+          read = []
+        }
+        read.formUnion(reads)
+        if slot > 0 { try meet(recording, rank: rank, count: UInt32(meetings)) }
+        for stage in stages {
           let start = starts[slot - stage]
           let place = UInt64(sharedOffset + (number + slot - stage) % places * placeBytes)
           let segment = CollectiveSegment(
@@ -191,8 +203,11 @@ package final class CollectiveGroup {
             signal: [(done[index], starts[index] + UInt64(number) + 1)]
               + links.signals(of: index, starts[index] + UInt64(number) + 1))
         }
-        try device.computeQueue.submit(batches, apart: homes.readsLast)
-        parts[index] += UInt64(recording.parts[index].count)
+        // Only at the start of a submission devices are sure to find what was written to host memory before.
+        for batches in homes.readsLast ? batches.map({ [$0] }) : [batches] {
+          try device.computeQueue.submit(batches)
+          parts[index] += UInt64(batches.count)
+        }
       }
       for index in devices.indices {
         while try !done[index].wait(for: parts[index], timeoutNanoseconds: 10_000_000) {

@@ -160,11 +160,16 @@ struct MeshPlacement {
       program: programs[index], source: source, memory: memoryShare(index, options), available: available,
       cacheBytes: pages * whole.cachePerToken * KVCache.pageTokens, chunk: min(chunk, whole.contextLength),
       traits: traits, sharedBytes: { sharedBytes(index, limits: $0, memory: self.memory) }
-    ) { chunk in
-      var options = options
-      options.promptChunk = chunk
-      return Engine.stepLimits(options, context: whole.contextLength, traits: traits)
-    }
+    ) { stepLimits(index, options, contextLength: whole.contextLength, promptChunk: $0) }
+  }
+
+  /// The most that a step asks of a device with prompts in chunks of so many tokens.
+  func stepLimits(
+    _ index: Int, _ options: EngineOptions, contextLength: Int, promptChunk: Int
+  ) -> StepLimits {
+    var options = options
+    options.promptChunk = promptChunk
+    return Engine.stepLimits(options, context: contextLength, traits: traits[index])
   }
 
   /// What a device may take: of the host's memory an equal share.

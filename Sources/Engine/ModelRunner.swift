@@ -169,39 +169,51 @@ package final class ModelRunner: StepRunner {
       let spans = spans(of: step.rows)
       cacheStream.beginStep(spans.positions, pages: spans.pages)
     }
-    let end = partCount + UInt64(plan.parts.count)
+    let start = partCount
+    slots[index].start = start
+    // What was handed over counts, even where what comes next cannot be.
+    func handOver(_ count: Int, _ body: () throws -> Void) throws {
+      try body()
+      partCount += UInt64(count)
+      slots[index].end = partCount
+    }
     var batches: [Queue.Batch] = []
     for (number, part) in plan.parts.enumerated() {
       var waits = (number == 0 ? after : []) + part.waits.flatMap(resolving)
       let isLast = number == plan.parts.count - 1
       let last = isLast ? last : []
-      var signal = (done, partCount + UInt64(number) + 1)
+      var signal = (done, start + UInt64(number) + 1)
       let others = signalling(signal.1)
       if let pad {
         // The step before has ended when its time is over.
-        if number == 0, partCount > 0 { waits.append((done, partCount)) }
+        if number == 0, start > 0 { waits.append((done, start)) }
         if isLast { signal = pad.extend(signal, tokens: step.rows.count) }
       }
       if submission.copies {
-        try submission.submit(part, waits: waits, last: last, done: [signal] + others)
+        try handOver(1) {
+          try submission.submit(part, waits: waits, last: last, done: [signal] + others)
+        }
       } else {
         batches.append(
           Queue.Batch(commandBuffers: [part.commands] + last, wait: waits, signal: [signal] + others))
       }
     }
-    try device.computeQueue.submit(batches, apart: findsStale)
-    slots[index].start = partCount
+    if findsStale {
+      // Each is a submission of its own, which finds all that was written to host memory before it starts; of several
+      // in one, drivers promise that of the first.
+      for batch in batches { try handOver(1) { try device.computeQueue.submit([batch]) } }
+    } else if !batches.isEmpty {
+      try handOver(batches.count) { try device.computeQueue.submit(batches) }
+    }
     if let stamps = plan.stamps {
       let trace = StepTrace(
         step: Int(stepCount), tokens: step.rows.count, outputs: step.outputs.count, parts: plan.parts.count,
         stops: plan.stops, pad: pad?.count)
       slots[index].traced = (trace, stamps)
     }
-    partCount = end
     stepCount += 1
-    slots[index].end = end
     return StepTicket(
-      end: end, slot: index, outputs: step.outputs.count, reads: [model.stream?.reads ?? 0])
+      end: partCount, slot: index, outputs: step.outputs.count, reads: [model.stream?.reads ?? 0])
   }
 
   /// How far the device is: steps that are done, and parts of the next one.
@@ -210,7 +222,7 @@ package final class ModelRunner: StepRunner {
       let count = try done.value
       let unfinished = slots.filter { $0.end > count }
       let parts = unfinished.map(\.start).min().map { count > $0 ? count - $0 : 0 }
-      return (stepCount - UInt64(unfinished.count), parts ?? 0)
+      return (stepCount - min(stepCount, UInt64(unfinished.count)), parts ?? 0)
     }
   }
 
@@ -492,7 +504,7 @@ package final class ModelRunner: StepRunner {
 
   private func plan(_ shape: PlanShape, slot: Int) throws -> Plan {
     if let known = slots[slot].plans[shape] { return known }
-    // Stages end no more than one part each, all in all, and are no more than one stop.
+    // No stage ends more than one part, or is more than one stop.
     let count = model.stages.count + 1
     let stamps =
       isTracing ? try StepRecording.Stamps(device: device, parts: count, stops: count) : nil

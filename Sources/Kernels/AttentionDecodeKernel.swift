@@ -14,8 +14,8 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   package var lanes: Lanes
   /// Rounds of a split before there is another one, which has to be joined.
   package var leastRounds: Int
-  /// Whether the step has but one token: with several, those of one sequence are in the cache of others as soon as the
-  /// stage before is done, and not earlier.
+  /// Whether the step has but one token: with several, one may attend to another, whose keys the stage before has yet to
+  /// write.
   package var isAlone: Bool
   /// How the output projection wants its inputs.
   package var next: ProductForm
@@ -55,11 +55,15 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   /// - Parameters:
   ///   - tokenCount: tokens of the step.
   ///   - isDeep: whether any has more than `deepContext` positions before it.
+  ///   - isChained: whether it runs in a chain of stages without barriers.
   package init?(
-    heads: HeadLayout, tokenCount: Int, isDeep: Bool, next: ProductForm = .floats, traits: DeviceTraits
+    heads: HeadLayout, tokenCount: Int, isDeep: Bool, isChained: Bool = false, next: ProductForm = .floats,
+    traits: DeviceTraits
   ) {
     guard traits.canShuffle, !traits.isCPU else { return nil }
     self.init(heads: heads, tokenCount: tokenCount, isDeep: isDeep, next: next, anyDevice: traits)
+    // Behind a barrier, loads a round ahead cost an H200 more than they gain.
+    lanes.isAhead = lanes.isAhead && isChained
   }
 
   /// The same where it runs but is not the fastest, for tests.
@@ -72,8 +76,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
     group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
-    let even = Lanes(
-      heads, group: group, isSingle: isDeep && tokenCount == 1, subgroupSize: traits.subgroupSize)
+    let even = Lanes(heads, group: group, isSingle: isDeep && isAlone, subgroupSize: traits.subgroupSize)
     lanes = even ?? Lanes(batch: heads.headSize % 64 == 0 && group <= 4 ? 8 : 2)
     // As many invocations as can have the registers that they need; half of them where there is little to do. Of
     // subgroups of 64 a workgroup of 512 leaves AMD's compiler three registers short.

@@ -9,8 +9,9 @@ package struct MeshHomes: Sendable, Hashable {
   package let of: [Int]
   /// Whether all devices are one physical device, and the memory its own.
   let areOneDevice: Bool
-  /// Whether a device may find in its caches what it read of a home before, in the same submission, whatever others have
-  /// written there since. GPUs do so with host memory, as an H200 shows; logical devices of one have its caches in common.
+  /// Whether a device may find in its caches what it read of a home before, in the same submission, whatever others
+  /// have written there since. GPUs do so with host memory, as an H200 shows; logical devices of one have its caches in
+  /// common.
   package let readsLast: Bool
 
   /// Host memory is one home for all; of device memory each physical device has one, which its logical devices share.

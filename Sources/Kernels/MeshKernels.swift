@@ -56,7 +56,7 @@ package struct ExchangeKernel: Sendable, Hashable {
   package var lines: Int
 
   /// Looks that find what is there, with pauses that grow to seconds: as many as last while a GPU waits at most.
-  private static let lines = 100
+  private static let lines = 110
 
   /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has a
   ///   slot of its own then, and the ends of steps have one, of so many lines that every look takes another.
@@ -67,7 +67,7 @@ package struct ExchangeKernel: Sendable, Hashable {
 
   /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
-    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 24, UInt32(slots), UInt32(lines)]
+    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines)]
   }
 
   package func record(

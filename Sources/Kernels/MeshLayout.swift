@@ -49,7 +49,8 @@ package struct MeshLayout: Sendable {
   /// - Parameters:
   ///   - programs: those of the devices, in their order.
   ///   - slotCount: steps that may be in flight.
-  ///   - ringBytes: what the parts of all-reduces take where devices may find what they read last, unless two want more.
+  ///   - ringBytes: what the parts of all-reduces take where devices may find what they read last, unless two want
+  ///     more.
   package init(
     programs: [Program], homes: MeshHomes, limits: StepLimits, slotCount: Int,
     ringBytes usualBytes: Int = usualRingBytes
@@ -100,12 +101,11 @@ package struct MeshLayout: Sendable {
 
   /// Where the parts of a step's all-reduces lie.
   ///
-  /// A rank that has passed an all-reduce knows that all have read what they wanted of the one before, whose memory it may
-  /// write to. Those of a step go round a ring, which has room for two at least; the first has memory of its own, since the
-  /// last of the step before may have been anywhere.
+  /// A rank that has passed an all-reduce knows that all have read what they wanted of the one before, whose memory it
+  /// may write to. Those of a step go round a ring, which has room for two at least; the first has memory of its own,
+  /// since the last of the step before may have been anywhere.
   func region(ofReduce index: Int, rows: Int) -> Region {
-    // Caches that keep a whole line keep nothing of another region's.
-    let bytes = (4 * rows * rowStride + 255) / 256 * 256
+    let bytes = 4 * rows * rowStride
     let count = max(2, ringBytes / (mesh.tensor * bytes))
     let turn = (index - 1) % count
     return Region(

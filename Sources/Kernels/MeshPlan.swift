@@ -19,7 +19,6 @@ extension PlanRecorder {
     case .allReduce(let norm, let addsResidual):
       let region = layout.region(ofReduce: reduceCount, rows: shape.rows)
       reduceCount += 1
-      if region.isUsedAgain, layout.homes.readsLast, port.signals != nil { try step.split() }
       try step.during(.exchange) {
         for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
           let place = layout.parts(home: home, stage: share.stage, region, rank: share.rank)
@@ -28,7 +27,7 @@ extension PlanRecorder {
             to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
             shape: shape, slot: slot)
         }
-        try meet(step, port: port, slot: slot)
+        try meet(step, port: port, slot: slot, usesAgain: region.isUsedAgain)
       }
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
@@ -107,10 +106,14 @@ extension PlanRecorder {
   }
 
   /// Waits until the other ranks of the stage are as far, and have left what they have for this one.
-  private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot) throws {
+  ///
+  /// - Parameter usesAgain: whether they left it where the step has read before.
+  private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot, usesAgain: Bool) throws {
     guard let signals = port.signals else { return try step.exchange() }
     let meeting = step.nextMeeting()
-    if port.layout.homes.readsLast, meeting % MeshSignals.meetingsPerSubmission == 0 { try step.split() }
+    if port.layout.homes.readsLast, usesAgain || meeting % MeshSignals.meetingsPerSubmission == 0 {
+      try step.split()
+    }
     let count = UInt32(meeting)
     let share = model.program.share
     let ranks = share.mesh.ranks(ofStage: share.stage)

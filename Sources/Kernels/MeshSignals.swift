@@ -41,8 +41,8 @@ package final class MeshBoard: Sendable {
 /// The counts of step n go from `n * countsPerStep` on, so that they only grow, and every device knows those of all. Each
 /// home of the mesh has a board of the counts of all devices: those who read it look at their own board alone.
 ///
-/// Where devices may find what they read last (`MeshHomes.readsLast`), each count of a submission has a slot of its own,
-/// of many lines, so that every look finds what is there.
+/// Where devices may find what they read last (`MeshHomes.readsLast`), each count of a submission has a slot of its
+/// own, of many lines, so that every look finds what is there.
 package final class MeshSignals: Sendable {
   /// More than any step has.
   package static let countsPerStep: UInt32 = 4096
@@ -71,6 +71,7 @@ package final class MeshSignals: Sendable {
   /// What the host writes for each step, and behind it whether waits are to end: in the device's memory, of which it
   /// finds in its caches what the host has written.
   private let steps: Buffer
+  private let abandonedOffset: Int
   /// What passes between the device and the host, in the host's memory.
   private let status: Buffer
 
@@ -100,8 +101,6 @@ package final class MeshSignals: Sendable {
   fileprivate func status(_ word: UInt32) -> UInt32 {
     status.contents!.load(fromByteOffset: 4 * Int(word), as: UInt32.self)
   }
-
-  private let abandonedOffset: Int
 
   fileprivate func setAbandoned(_ value: UInt32) {
     steps.contents!.storeBytes(of: value, toByteOffset: abandonedOffset, as: UInt32.self)

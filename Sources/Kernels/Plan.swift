@@ -468,7 +468,9 @@ package final class PlanRecorder {
     let push = attentionPush(stage, slot: slot)
     if shape.tileRows == 1,
       let kernel = AttentionDecodeKernel(
-        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, next: next, traits: traits)
+        heads: stage.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, isChained: chain != nil,
+        next: next,
+        traits: traits)
     {
       try kernel.record(
         commands, push: push, tokenCount: shape.tiles, cache: cache, chain: chain)

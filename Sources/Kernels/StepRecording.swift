@@ -145,8 +145,8 @@ package final class StepRecording {
   /// Ends the part: what it has written can be seen by others. The next one waits until the other ranks are as far.
   package func exchange() throws { try startPart(waits: [.ranks(parts: parts.count)]) }
 
-  /// Ends the part where the next one waits for nobody by itself: what goes into a submission of its own finds nothing in
-  /// caches that others have changed since.
+  /// Ends the part. The next one waits for no device; it is a submission of its own, which finds nothing in caches that
+  /// others changed before it.
   package func split() throws { try startPart(waits: []) }
 
   private func startPart(waits: [MeshWait]) throws {

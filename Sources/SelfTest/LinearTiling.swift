@@ -40,17 +40,17 @@ struct LinearTiling: Hashable {
     return tiling
   }
 
-  /// Sums of a lane that no candidate of the kernel has more of: they overflow the registers, and compilers fail or take
-  /// minutes.
+  /// Rows of a lane, and sums, that no candidate of the kernel has more of: they overflow the registers, and compilers
+  /// fail or take minutes.
+  private static let mostRows = 16
   private static let mostSums = 32
 
   /// Has each workgroup make a multiple of so many rows, a power of two, as blocks of bytes want it.
   mutating func own(rows wanted: Int) {
     while groupRows % wanted != 0 {
-      if split > 1 { split /= 2 } else { rows *= 2 }
+      if split > 1 { split /= 2 } else if rows < Self.mostRows { rows *= 2 } else { subgroups *= 2 }
     }
-    while rows * columns > Self.mostSums, columns > 1 { columns /= 2 }
-    if rows > 16 { unroll = 1 }
+    while rows * columns > Self.mostSums { columns /= 2 }
   }
 
   /// Every sound tiling of up to 16 subgroups that the device has room for.
@@ -61,7 +61,7 @@ struct LinearTiling: Hashable {
       where subgroups * traits.subgroupSize <= traits.maxWorkgroupInvocations {
         for split in [1, 2, 4, 8] where split <= subgroups {
           // Rows come in pairs, which stay in one workgroup.
-          for rows in [1, 2, 4, 8, 16] where (2...32).contains(subgroups / split * rows) {
+          for rows in [1, 2, 4, 8, mostRows] where (2...32).contains(subgroups / split * rows) {
             if rows * columns > mostSums { continue }
             let unroll = traits.isCPU ? [1, 1, 2][result.count % 3] : [1, 2, 4, 1][result.count % 4]
             result.append(

@@ -324,8 +324,8 @@ struct PipelineVariants {
           if next == .halves, units == nil { continue }
           guard
             let kernel = AttentionDecodeKernel(
-              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV % 2 == 0, next: next,
-              traits: traits)
+              heads: heads, tokenCount: tokenCount, isDeep: tokenCount > 1 || headsPerKV > 1,
+              isChained: headsPerKV % 2 == 0, next: next, traits: traits)
           else { continue }
           variants.insert(
             PipelineVariant(

@@ -81,18 +81,6 @@ package final class Queue: Sendable {
     }
   }
 
-  /// Hands several batches over; they start in order, each when what it waits for has come.
-  ///
-  /// - Parameter apart: whether each is a submission of its own, which finds all that was written to host memory before
-  ///   it starts; of several in one, drivers promise that of the first.
-  package func submit(_ batches: [Batch], apart: Bool) throws(VulkanError) {
-    if apart {
-      for batch in batches { try submit([batch]) }
-    } else if !batches.isEmpty {
-      try submit(batches)
-    }
-  }
-
   /// Hands several batches over in one call; they start in order, each when what it waits for has come.
   package func submit(_ batches: [Batch]) throws(VulkanError) {
     let finished = try finished()

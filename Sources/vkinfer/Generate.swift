@@ -136,10 +136,6 @@ struct Generate: ParsableCommand {
     options.cacheType = cache.kvType
     options.expectedPrompt = request.prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
-    if verbose, loaded.engine.placementTexts.count > 1 {
-      for text in loaded.engine.placementTexts { Output.note(text) }
-      if let text = loaded.engine.meshPathText { Output.note(text) }
-    }
     if verbose { for text in loaded.engine.tuningTexts { Output.note("tiling: \(text)") } }
     if verbose { Output.note("the prompt has \(Format.count(request.prompt.count, "token"))") }
 

@@ -57,6 +57,8 @@ struct LoadedEngine {
         "loaded onto \(engine.deviceName) in \(Format.decimal(loadSeconds, 2)) s, with a context of "
           + "\(Format.count(engine.contextLength, "token"))")
       if let text = engine.placementText { Output.note("weights: \(text)") }
+      if engine.placementTexts.count > 1 { for text in engine.placementTexts { Output.note(text) } }
+      if let text = engine.meshPathText { Output.note(text) }
       for text in StreamText.predictions(engine.streaming) { Output.note("stream: \(text)") }
       let times = engine.startTimes
       func text(_ seconds: Double) -> String { Format.decimal(seconds * 1000, 0) + " ms" }

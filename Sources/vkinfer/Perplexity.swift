@@ -30,6 +30,9 @@ struct Perplexity: ParsableCommand {
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
+  @OptionGroup(title: "Several devices")
+  var mesh: MeshOptions
+
   @OptionGroup var cache: CacheOptions
 
   @OptionGroup(title: "Memory")
@@ -49,6 +52,13 @@ struct Perplexity: ParsableCommand {
       throw ValidationError("--context \(context) is not possible: use 4 or more")
     }
     guard batch > 0 else { throw ValidationError("--batch \(batch) is not possible: use 1 or more") }
+    if device != nil, mesh.devices != nil {
+      throw ValidationError("--device and --devices both say where the model runs: use one of them")
+    }
+    if mesh.dataParallel ?? 1 > 1 {
+      throw ValidationError(
+        "--data-parallel is for many requests: use --tensor-parallel or --pipeline-parallel")
+    }
   }
 
   func run() throws {
@@ -64,6 +74,7 @@ struct Perplexity: ParsableCommand {
     }
     var options = EngineOptions()
     options.device = device
+    mesh.apply(to: &options)
     options.contextLength = context
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)

@@ -97,6 +97,12 @@ import Testing
       Program.run(["perplexity", "-m", model, "-f", "-", "--context", "32", "--json"], input: text).json)
     let exact = try #require(report["perplexity"] as? Double)
     #expect(exact > 1 && abs(figure - exact) < 1e-3)
+    let meshed = try #require(
+      Program.run(
+        ["perplexity", "-m", model, "-f", "-", "--context", "32", "--json", "--tensor-parallel", "2"],
+        input: text
+      ).json?["perplexity"] as? Double)
+    #expect(abs(meshed - exact) < 1e-3 * exact)
   }
 
   @Test(.enabled(if: hasDevice, none)) func aFullDiskEndsTheText() throws {

@@ -21,6 +21,8 @@ import Testing
     ["generate", "-m", "x", "-p", "a", "--top-p", "1.5"],
     ["generate", "-m", "x", "-p", "a", "--context", "0"],
     ["perplexity", "-m", "x", "-f", "y", "--context", "3"],
+    ["perplexity", "-m", "x", "-f", "y", "--device", "0", "--devices", "0,0"],
+    ["perplexity", "-m", "x", "-f", "y", "--data-parallel", "2"],
     ["inspect"], ["inspect", "x", "--context", "-5"], ["devices", "x"], ["tokenize", "text"],
     ["bench"], ["bench", "-m", "x", "--shape", "llama-3.2-1b"],
     ["bench", "-m", "x", "--prompt", "1,,2"],

@@ -26,7 +26,7 @@ struct MeshTests {
     var options = EngineOptions()
     options.meshPath = path
     options.meshMemory = home?.memory
-    options.meshIsApart = home == .own || home == .cached
+    options.meshIsApart = home?.isApart == true
     options.device = TestModels.cpuDriver
     options.tensorParallel = mesh.tensor
     options.pipelineParallel = mesh.pipeline
@@ -98,7 +98,8 @@ struct MeshTests {
     for (index, request) in requests.enumerated() {
       #expect(try outcomes.result(index)?.tokens == alone.generate(request).tokens, "request \(index)")
     }
-    // By counts, a step goes on in another submission only where all-reduces use memory again that may be found as it was.
+    // By counts, a step goes on in another submission only where all-reduces use memory again that may be found as it
+    // was.
     guard path == .flags else { return }
     try engine.withBatch { batch in
       let runner = try #require(try batch.runner as? MeshRunner).runners[0]
