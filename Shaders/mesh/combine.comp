@@ -9,16 +9,33 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint NEXT = NEXT_NONE;
 layout(constant_id = 2) const bool RESIDUAL = true;
 layout(constant_id = 3) const bool POST_NORM = false;
+layout(constant_id = 4) const uint RANKS = 1;
+layout(constant_id = 5) const uint QUADS = 1;  // of a row that an invocation holds at once
 
 layout(push_constant) uniform Push { CombinePush push; };
 
 #include "common/workgroup_sum.glsl"
 
-vec4 sum_of_parts(uint quad) {
-  uint place = gl_WorkGroupID.x * (push.part_stride / 4) + quad;
-  vec4 sum = push.parts.at[place];
-  for (uint rank = 1; rank < push.rank_count; rank++) sum += push.parts.at[rank * (push.rank_stride / 4) + place];
-  return sum;
+vec4 x[QUADS];
+
+// Whether a quad of the activation layout has a part of the row: the last 1024 places may not be all in use.
+bool is_used(uint quad) { return ((quad & ~255u) | ((quad & 31u) << 3) | ((quad >> 5) & 7u)) < push.width / 4; }
+
+// Sums of the parts of quads `first`, `first` + the size of the workgroup and so on; zeros where the row has none. All
+// loads are under way at once: what other devices have left may be far away.
+void add_parts(uint first) {
+  uint row = gl_WorkGroupID.x * (push.part_stride / 4);
+  vec4 parts[QUADS * RANKS];
+  [[unroll]] for (uint k = 0; k < QUADS; k++) {
+    uint quad = first + k * gl_WorkGroupSize.x;
+    [[unroll]] for (uint rank = 0; rank < RANKS; rank++) {
+      parts[k * RANKS + rank] = is_used(quad) ? push.parts.at[rank * (push.rank_stride / 4) + row + quad] : vec4(0);
+    }
+  }
+  [[unroll]] for (uint k = 0; k < QUADS; k++) {
+    x[k] = parts[k * RANKS];
+    [[unroll]] for (uint rank = 1; rank < RANKS; rank++) x[k] += parts[k * RANKS + rank];
+  }
 }
 
 float block_value(uint block, uint i) {
@@ -30,32 +47,33 @@ float block_value(uint block, uint i) {
 void main() {
   uint row = gl_WorkGroupID.x;
   if (row >= push.step.row_count) return;
-  uint blocks = push.width / 32;
+  uint quads = (push.width + 1023) / 1024 * 256;
+  uint span = QUADS * gl_WorkGroupSize.x;
   float scale = 1;
   if (POST_NORM) {
     float squares = 0;
-    for (uint block = gl_LocalInvocationIndex; block < blocks; block += gl_WorkGroupSize.x) {
-      for (uint j = 0; j < 8; j++) {
-        vec4 part = sum_of_parts(activation_quad(8 * block + j));
-        squares += dot(part, part);
-      }
+    for (uint first = gl_LocalInvocationIndex; first < quads; first += span) {
+      add_parts(first);
+      [[unroll]] for (uint k = 0; k < QUADS; k++) squares += dot(x[k], x[k]);
     }
     scale = inversesqrt(workgroup_sum(squares) / float(push.width) + push.epsilon);
   }
   float squares = 0;
-  for (uint block = gl_LocalInvocationIndex; block < blocks; block += gl_WorkGroupSize.x) {
-    for (uint j = 0; j < 8; j++) {
-      uint quad = activation_quad(8 * block + j);
+  for (uint first = gl_LocalInvocationIndex; first < quads; first += span) {
+    // Rows that invocations hold whole are there from above.
+    if (!POST_NORM || quads > span) add_parts(first);
+    [[unroll]] for (uint k = 0; k < QUADS; k++) {
+      uint quad = first + k * gl_WorkGroupSize.x;
+      if (!is_used(quad)) continue;
       uint place = row * (push.residual_stride / 4) + quad;
-      vec4 x = sum_of_parts(quad);
-      if (POST_NORM) x *= scale * push.post_norm.at[quad];
-      if (RESIDUAL) x += push.residual.at[place];
-      push.residual.at[place] = x;
-      squares += dot(x, x);
+      if (POST_NORM) x[k] *= scale * push.post_norm.at[quad];
+      if (RESIDUAL) x[k] += push.residual.at[place];
+      push.residual.at[place] = x[k];
+      squares += dot(x[k], x[k]);
       if (NEXT == NEXT_FLOATS) {
         [[unroll]] for (uint i = 0; i < 4; i++) {
           push.next.values.at[row * push.next.width + 4 * quad + i] =
-              floatBitsToUint(x[i] * push.next.norm.at[4 * quad + i]);
+              floatBitsToUint(x[k][i] * push.next.norm.at[4 * quad + i]);
         }
       }
     }
@@ -64,7 +82,7 @@ void main() {
     // A subgroup makes a block together, of what all invocations have written.
     memoryBarrierBuffer();
     barrier();
-    for (uint block = gl_SubgroupID; block < blocks; block += gl_NumSubgroups) {
+    for (uint block = gl_SubgroupID; block < push.width / 32; block += gl_NumSubgroups) {
       store_block(push.next.values, push.next.scales, row, push.next.width, block, block);
     }
   }

@@ -145,10 +145,11 @@ extension PlanRecorder {
       var push = combinePush(index: index, slot: slot)
       push.parts = workspace.address(.scratch)
       push.part_stride = UInt32(workspace.scratchStride)
-      push.rank_count = 1
       push.post_norm = weights.postNorm
       push.epsilon = weights.stage.postNorm?.epsilon ?? 0
-      try CombineKernel(addsResidual: true, hasPostNorm: true, next: nextForm(after: index)).record(
+      try CombineKernel(
+        addsResidual: true, hasPostNorm: true, next: nextForm(after: index), rankCount: 1
+      ).record(
         commands, push: push, rowCount: shape.rows, cache: cache)
     default:
       break

@@ -6,17 +6,28 @@ package struct CombineKernel: Sendable, Hashable {
   package var addsResidual: Bool
   package var hasPostNorm: Bool
   package var next: ProductForm
+  /// Parts that are added up.
+  package var rankCount: Int
 
-  package init(addsResidual: Bool, hasPostNorm: Bool, next: ProductForm) {
+  package init(addsResidual: Bool, hasPostNorm: Bool, next: ProductForm, rankCount: Int) {
     self.addsResidual = addsResidual
     self.hasPostNorm = hasPostNorm
     self.next = next
+    self.rankCount = rankCount
   }
 
+  /// Registers of an invocation that parts may take.
+  private static let mostPartRegisters = 64
+
   package func specialization(width: Int, traits: DeviceTraits) -> [UInt32] {
-    // An invocation takes whole blocks of 32 inputs.
-    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, width / 32))
-    return [UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0]
+    let quads = activationStride(width) / 4
+    let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, quads))
+    // A row that invocations hold whole is read once, and at once.
+    let most = traits.isCPU ? 1 : max(1, Self.mostPartRegisters / 4 / rankCount)
+    return [
+      UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0, UInt32(rankCount),
+      UInt32(min(most, (quads + threads - 1) / threads)),
+    ]
   }
 
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.

@@ -33,12 +33,13 @@ extension PlanRecorder {
       push.parts = port.address(
         layout.parts(home: port.home, stage: share.stage, region, rank: 0), home: port.home)
       push.rank_stride = UInt32(region.rankBytes / 4)
-      push.rank_count = UInt32(layout.mesh.tensor)
       if let norm {
         push.post_norm = postNorm
         push.epsilon = norm.epsilon
       }
-      try CombineKernel(addsResidual: addsResidual, hasPostNorm: norm != nil, next: next).record(
+      try CombineKernel(
+        addsResidual: addsResidual, hasPostNorm: norm != nil, next: next, rankCount: layout.mesh.tensor
+      ).record(
         step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .send:
@@ -68,8 +69,7 @@ extension PlanRecorder {
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
         layout.link(home: port.home, into: share.stage, slot: slot.index), home: port.home)
-      push.rank_count = 1
-      try CombineKernel(addsResidual: false, hasPostNorm: false, next: next).record(
+      try CombineKernel(addsResidual: false, hasPostNorm: false, next: next, rankCount: 1).record(
         step.commands, push: push, rowCount: shape.rows, cache: cache)
 
     case .gatherLogits:

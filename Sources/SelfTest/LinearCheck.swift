@@ -213,9 +213,8 @@ struct LinearCheck {
       combine.width = UInt32(outputWidth)
       combine.residual_stride = UInt32(stride)
       combine.part_stride = UInt32(stride)
-      combine.rank_count = 1
       combine.epsilon = stage.postNorm?.epsilon ?? 0
-      try CombineKernel(addsResidual: true, hasPostNorm: true, next: next).record(
+      try CombineKernel(addsResidual: true, hasPostNorm: true, next: next, rankCount: 1).record(
         commands, push: combine, rowCount: dispatched, cache: bench.cache)
     } compare: { outcome in
       if stage.postNorm != nil { outcome.ignore(scratch) }

@@ -41,7 +41,8 @@ struct PipelineVariants {
     [576, 2048, 4096, 8192].flatMap { width in
       [ProductForm.none, .floats, .bytes].flatMap { next in
         [false, true].map { hasPostNorm in
-          let kernel = CombineKernel(addsResidual: true, hasPostNorm: hasPostNorm, next: next)
+          let kernel = CombineKernel(
+            addsResidual: true, hasPostNorm: hasPostNorm, next: next, rankCount: hasPostNorm ? 8 : 2)
           return PipelineVariant(
             shader: "combine", specialization: kernel.specialization(width: width, traits: traits),
             pushConstantBytes: MemoryLayout<CombinePush>.size,

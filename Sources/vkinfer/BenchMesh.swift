@@ -12,8 +12,8 @@ struct BenchMesh: ParsableCommand {
     commandName: "mesh",
     abstract: "Measure prompt and decode speed over several devices.",
     discussion: """
-      --batch requests of --prompt tokens each generate --tokens tokens together. The prompt figure is that of one \
-      request alone; decode figures count the tokens of all requests from when all have their first until the last ends. \
+      --batch requests of --depth tokens each generate --tokens tokens together. The prompt figure is that of one \
+      request of --prompt tokens alone; decode figures count the tokens of all requests from when all have their first until the last ends. \
       Each is the median of the repetitions, after a run that does not count. The exchange column is the part of the \
       steps of texts in which devices leave things for others of their stage and wait for them.
 
@@ -31,6 +31,10 @@ struct BenchMesh: ParsableCommand {
 
   @Option(help: ArgumentHelp("Tokens of each prompt.", valueName: "count"))
   var prompt = 64
+
+  @Option(
+    help: ArgumentHelp("Tokens before each text (default: as many as of a prompt).", valueName: "count"))
+  var depth: Int?
 
   @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Tokens of each text.", valueName: "count"))
   var tokens = 64
@@ -106,8 +110,8 @@ struct BenchMesh: ParsableCommand {
     if stageDelay != nil, place.mesh.meshPath ?? .threads != .threads {
       throw ValidationError("--stage-delay works by --mesh-path threads alone: leave --mesh-path out")
     }
-    guard prompt > 0, promptChunk ?? 1 > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
-      throw ValidationError("--prompt and --batch must be 1 or more, --tokens 2 or more")
+    guard prompt > 0, depth ?? 1 > 0, promptChunk ?? 1 > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
+      throw ValidationError("--prompt, --depth and --batch must be 1 or more, --tokens 2 or more")
     }
   }
 
@@ -121,7 +125,7 @@ struct BenchMesh: ParsableCommand {
       throw ValidationError(
         "--stage-delay is for several devices: use --tensor-parallel or --pipeline-parallel")
     }
-    options.contextLength = place.context ?? prompt + tokens
+    options.contextLength = place.context ?? max(prompt, depth ?? 0) + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
     options.memory = memory.options
@@ -147,7 +151,7 @@ struct BenchMesh: ParsableCommand {
       ? try DeviceAlone(
         model, options: options,
         batches: Set(counts + counts.map { MeshPrediction.texts(batch: $0, mesh: mesh) }), prompt: prompt,
-        tokens: tokens, repetitions: repetitions) : nil
+        depth: depth ?? prompt, tokens: tokens, repetitions: repetitions) : nil
     let loaded = try LoadedEngine(model, since: compare ? .now : start, options: options, verbose: false)
     let engine = loaded.engine
     let prediction = try alone.map {
@@ -190,7 +194,7 @@ struct BenchMesh: ParsableCommand {
     func number(_ value: Double?, decimals: Int) -> Report.Cell {
       value.map { .number($0, decimals: decimals) } ?? Report.Cell.none
     }
-    let run = MeshRun(prompt: prompt, tokens: tokens, engine: engine)
+    let run = MeshRun(prompt: prompt, depth: depth ?? prompt, tokens: tokens, engine: engine)
     for count in counts {
       let samples = try run.samples(count, repetitions: repetitions)
       let decode = samples.decode
@@ -217,13 +221,14 @@ struct BenchMesh: ParsableCommand {
 
   /// One prompt alone, then the last of `--batch` together, as timelines.
   private func showPlan(_ engine: Engine) throws {
-    func timeline(_ count: Int) throws -> MeshTimeline {
-      try engine.timeline { _ = try MeshRun(prompt: prompt, tokens: tokens, engine: engine).measure(count) }
+    let run = MeshRun(prompt: prompt, depth: depth ?? prompt, tokens: tokens, engine: engine)
+    func timeline(_ count: Int, prompt: Int? = nil) throws -> MeshTimeline {
+      try engine.timeline { _ = try run.measure(count, prompt: prompt) }
         ?? MeshTimeline(mesh: MeshShape(), spans: [])
     }
     // Recordings that note the clock are made anew: the first run makes them.
     let count = batch.counts.last ?? 1
-    let prompts = try timeline(1).steps { $0.tokens > $0.outputs }
+    let prompts = try timeline(1, prompt: prompt).steps { $0.tokens > $0.outputs }
     let all = try timeline(count)
     let texts = all.steady
     let report = Report(

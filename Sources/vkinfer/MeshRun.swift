@@ -6,12 +6,16 @@ import Transformer
 
 /// Requests of one kind that are generated together on an engine.
 struct MeshRun {
+  /// Tokens of a prompt that is measured.
   let prompt: Int
+  /// Tokens before texts that are measured.
+  let depth: Int
   let tokens: Int
   let engine: Engine
 
-  /// Tokens of prompts, then of texts, a second.
-  func measure(_ count: Int) throws -> (prompt: Double, decode: Double) {
+  /// Tokens of prompts, `depth` each if not told otherwise, then of texts, a second.
+  func measure(_ count: Int, prompt: Int? = nil) throws -> (prompt: Double, decode: Double) {
+    let prompt = prompt ?? depth
     let counts = TokenCounts(count)
     let vocabulary = Int32(min(1000, engine.model.program.vocabularySize))
     let start = ContinuousClock.now
@@ -34,10 +38,11 @@ struct MeshRun {
     )
   }
 
-  /// The prompt of a request alone, and texts of `count` requests, so many times each after one that does not count.
+  /// The prompt of a request alone, and texts of `count` requests, so many times each after ones that do not count.
   func samples(_ count: Int, repetitions: Int) throws -> (prompt: Samples, decode: Samples) {
     _ = try measure(count)
-    let alone = try (0..<repetitions).map { _ in try measure(1).prompt }
+    if depth != prompt { _ = try measure(1, prompt: prompt) }
+    let alone = try (0..<repetitions).map { _ in try measure(1, prompt: prompt).prompt }
     return (Samples(alone), Samples(try (0..<repetitions).map { _ in try measure(count).decode }))
   }
 
@@ -71,8 +76,8 @@ struct DeviceAlone {
   ///   - options: those of the mesh.
   ///   - batches: requests that run at a time.
   init(
-    _ model: LanguageModel, options mesh: EngineOptions, batches: Set<Int>, prompt: Int, tokens: Int,
-    repetitions: Int
+    _ model: LanguageModel, options mesh: EngineOptions, batches: Set<Int>, prompt: Int, depth: Int,
+    tokens: Int, repetitions: Int
   ) throws {
     var options = mesh
     options.device = mesh.devices.first ?? mesh.device
@@ -83,7 +88,7 @@ struct DeviceAlone {
     do {
       let loaded = try LoadedEngine(model, since: .now, options: options, verbose: false)
       guard loaded.engine.streamedBytes == 0 else { throw CommandError("weights would stream") }
-      let run = MeshRun(prompt: prompt, tokens: tokens, engine: loaded.engine)
+      let run = MeshRun(prompt: prompt, depth: depth, tokens: tokens, engine: loaded.engine)
       for count in batches.sorted() {
         let samples = try run.samples(count, repetitions: repetitions)
         decode[count] = samples.decode.median

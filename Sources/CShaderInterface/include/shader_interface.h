@@ -224,7 +224,7 @@ struct CombinePush {
   U32 residual_stride;               // floats
   U32 part_stride;                   // floats between rows
   U32 rank_stride;                   // floats between ranks
-  U32 rank_count;
+  U32 reserved;
   F32 epsilon;                       // of the post norm
 };
 
