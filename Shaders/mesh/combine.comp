@@ -1,7 +1,9 @@
 #version 460
-// x = [x +] norm(sum over ranks of their parts), and what the next product wants of it: one workgroup a token.
+// x = [x +] norm(sum over ranks of their parts), and what the next product wants of it: a workgroup for each token, or
+// where there is no norm of the sum several, each with a slice.
 //
-// Parts lie in memory that the devices share. Every rank adds them in the same order, so all get the same bits.
+// The others' parts lie in memory that the devices share, the own one is at hand. Every rank adds them in the same order,
+// so all get the same bits.
 #include "common/types.glsl"
 #include "common/blocks.glsl"
 
@@ -24,12 +26,19 @@ bool is_used(uint quad) { return ((quad & ~255u) | ((quad & 31u) << 3) | ((quad 
 // Sums of the parts of quads `first`, `first` + the size of the workgroup and so on; zeros where the row has none. All
 // loads are under way at once: what other devices have left may be far away.
 void add_parts(uint first) {
-  uint row = gl_WorkGroupID.x * (push.part_stride / 4);
+  uint row = gl_WorkGroupID.x;
   vec4 parts[QUADS * RANKS];
   [[unroll]] for (uint k = 0; k < QUADS; k++) {
     uint quad = first + k * gl_WorkGroupSize.x;
+    bool loads = is_used(quad);
     [[unroll]] for (uint rank = 0; rank < RANKS; rank++) {
-      parts[k * RANKS + rank] = is_used(quad) ? push.parts.at[rank * (push.rank_stride / 4) + row + quad] : vec4(0);
+      vec4 part = vec4(0);
+      if (loads && rank == push.rank) {
+        part = push.own.at[row * (push.own_stride / 4) + quad];
+      } else if (loads) {
+        part = push.parts.at[rank * (push.rank_stride / 4) + row * (push.part_stride / 4) + quad];
+      }
+      parts[k * RANKS + rank] = part;
     }
   }
   [[unroll]] for (uint k = 0; k < QUADS; k++) {
@@ -47,19 +56,22 @@ float block_value(uint block, uint i) {
 void main() {
   uint row = gl_WorkGroupID.x;
   if (row >= push.step.row_count) return;
-  uint quads = (push.width + 1023) / 1024 * 256;
+  // Slices are as long as what the activation layout keeps together, or a multiple.
+  uint quads = (push.width + 1023) / 1024 * 256 / gl_NumWorkGroups.y;
+  uint begin = gl_WorkGroupID.y * quads;
+  uint end = begin + quads;
   uint span = QUADS * gl_WorkGroupSize.x;
   float scale = 1;
   if (POST_NORM) {
     float squares = 0;
-    for (uint first = gl_LocalInvocationIndex; first < quads; first += span) {
+    for (uint first = begin + gl_LocalInvocationIndex; first < end; first += span) {
       add_parts(first);
       [[unroll]] for (uint k = 0; k < QUADS; k++) squares += dot(x[k], x[k]);
     }
     scale = inversesqrt(workgroup_sum(squares) / float(push.width) + push.epsilon);
   }
   float squares = 0;
-  for (uint first = gl_LocalInvocationIndex; first < quads; first += span) {
+  for (uint first = begin + gl_LocalInvocationIndex; first < end; first += span) {
     // Rows that invocations hold whole are there from above.
     if (!POST_NORM || quads > span) add_parts(first);
     [[unroll]] for (uint k = 0; k < QUADS; k++) {
@@ -82,11 +94,12 @@ void main() {
     // A subgroup makes a block together, of what all invocations have written.
     memoryBarrierBuffer();
     barrier();
-    for (uint block = gl_SubgroupID; block < push.width / 32; block += gl_NumSubgroups) {
+    uint end_block = min(end / 8, push.width / 32);
+    for (uint block = begin / 8 + gl_SubgroupID; block < end_block; block += gl_NumSubgroups) {
       store_block(push.next.values, push.next.scales, row, push.next.width, block, block);
     }
   }
   if (NEXT == NEXT_NONE) return;
   squares = workgroup_sum(squares);
-  if (gl_LocalInvocationIndex == 0) push.next.squares.at[row] = squares;
+  if (gl_LocalInvocationIndex == 0) push.next.squares.at[row * gl_NumWorkGroups.y + gl_WorkGroupID.y] = squares;
 }

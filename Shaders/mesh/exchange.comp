@@ -15,6 +15,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint PATIENCE = 1u << 27;  // looks
 layout(constant_id = 2) const uint SLOTS = 1;            // places for the counts of a device
 layout(constant_id = 3) const uint LINES = 1;            // that a count is left in
+layout(constant_id = 4) const uint END_LINES = 1;        // likewise in the last slot, where steps end
 
 layout(push_constant) uniform Push { ExchangePush push; };
 
@@ -23,7 +24,11 @@ layout(push_constant) uniform Push { ExchangePush push; };
 const uint LOOKS = 64;
 const uint EAGER_LINES = 32;  // that are looked at one after the other; then there are pauses, longer and longer
 
-uint place(uint device, uint slot, uint line) { return ((device * SLOTS + slot) * LINES + line) * FLAG_WORDS; }
+uint line_count(uint slot) { return slot == SLOTS - 1 ? END_LINES : LINES; }
+
+uint place(uint device, uint slot, uint line) {
+  return (device * ((SLOTS - 1) * LINES + END_LINES) + slot * LINES + line) * FLAG_WORDS;
+}
 
 void report(uint count) { atomicStore(push.status.at[MESH_STATUS_COUNT], count, gl_ScopeDevice, 0, 0); }
 
@@ -31,14 +36,17 @@ bool is_abandoned() { return atomicLoad(push.abandoned.at[0], gl_ScopeDevice, 0,
 
 bool has_given_up() { return atomicLoad(push.status.at[MESH_STATUS_GAVE_UP], gl_ScopeDevice, 0, 0) != 0; }
 
-// Looks at the device's own memory for which a line is left alone: all of LINES together outlast PATIENCE.
-uint pause_before(uint line) { return line < EAGER_LINES ? 0 : 1u << (line - EAGER_LINES) / 3; }
+// Looks at the device's own memory for which a line is left alone: all together outlast PATIENCE. For the ends of steps,
+// which may take long, a pause is a sixteenth of the time so far.
+uint pause_before(uint line, uint slot) {
+  return line < EAGER_LINES ? 0 : 1u << (line - EAGER_LINES) / (slot == SLOTS - 1 ? 16 : 3);
+}
 
 void main() {
   uint base = push.step.at[MESH_STEP_BASE];
   if (push.reached != 0) {
     memoryBarrier(gl_ScopeDevice, gl_StorageSemanticsBuffer, gl_SemanticsRelease | gl_SemanticsMakeAvailable);
-    for (uint line = gl_LocalInvocationIndex; line < LINES; line += gl_WorkGroupSize.x) {
+    for (uint line = gl_LocalInvocationIndex; line < line_count(push.own_slot); line += gl_WorkGroupSize.x) {
       atomicStore(push.flags.at[place(push.own, push.own_slot, line)], base + push.reached, gl_ScopeDevice, 0, 0);
     }
     if (push.reports != 0 && gl_LocalInvocationIndex == 0) report(base + push.reached);
@@ -57,7 +65,7 @@ void main() {
       if (looks > due) {
         uint found = atomicLoad(push.flags.at[place(peer, push.wanted_slot, line)], gl_ScopeDevice, 0, 0);
         if (int(found - wanted) >= 0) break;
-        if (line + 1 < LINES) due = looks + pause_before(++line);
+        if (line + 1 < line_count(push.wanted_slot)) due = looks + pause_before(++line, push.wanted_slot);
       }
       if (looks >= due && looks % LOOKS != 0) continue;
       if (looks == LOOKS && push.reached != 0) report(base + push.reached);

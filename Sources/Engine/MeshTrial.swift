@@ -21,7 +21,8 @@ package struct MeshTrial {
   /// - Parameters:
   ///   - memory: the memory to take; nil takes the fastest of those that work.
   ///   - path: the path to take, likewise.
-  ///   - waitsLong: whether devices wait for whole stages of others: kernels should not spend that time looking.
+  ///   - waitsLong: whether devices wait for whole stages of others: kernels should not spend that time looking where
+  ///     another device is of the same GPU.
   ///   - isThorough: whether device memory is tried on CPU drivers, too, where it is no other than the host's.
   /// - Throws: when nothing of what is wanted works.
   package init(
@@ -53,8 +54,12 @@ package struct MeshTrial {
         }
       }
     }
-    // On a CPU driver whoever looks takes the time of whoever computes.
-    let mayLook = path == .flags || (!waitsLong && !devices.contains { $0.physical.kind == .cpu })
+    // On a CPU driver, and where logical devices share a GPU, whoever looks takes the time of whoever computes.
+    let areApart = devices.indices.allSatisfy { index in
+      !devices[..<index].contains { $0.physical.isSame(as: devices[index].physical) }
+    }
+    let mayLook =
+      path == .flags || ((!waitsLong || areApart) && !devices.contains { $0.physical.kind == .cpu })
     guard
       let best = found.filter({ mayLook || $0.transport.path != .flags }).min(by: { $0.seconds < $1.seconds })
     else {

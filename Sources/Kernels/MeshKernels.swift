@@ -19,10 +19,13 @@ package struct CombineKernel: Sendable, Hashable {
   /// Registers of an invocation that parts may take.
   private static let mostPartRegisters = 64
 
+  /// Workgroups that share a row, each of which leaves its part of the sum of squares.
+  package func slices(width: Int) -> Int { hasPostNorm ? 1 : activationStride(width) / 1024 }
+
   package func specialization(width: Int, traits: DeviceTraits) -> [UInt32] {
-    let quads = activationStride(width) / 4
+    let quads = activationStride(width) / 4 / slices(width: width)
     let threads = traits.invocations(traits.isCPU ? traits.subgroupSize : min(512, quads))
-    // A row that invocations hold whole is read once, and at once.
+    // What invocations hold whole is read once, and at once.
     let most = traits.isCPU ? 1 : max(1, Self.mostPartRegisters / 4 / rankCount)
     return [
       UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0, UInt32(rankCount),
@@ -31,12 +34,17 @@ package struct CombineKernel: Sendable, Hashable {
   }
 
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
+  ///
+  /// - Parameter rank: whose part is at `push.own`; nil where all are at `push.parts`.
   package func record(
-    _ commands: CommandBuffer, push: CombinePush, rowCount: Int, cache: KernelCache
+    _ commands: CommandBuffer, push: CombinePush, rank: Int? = nil, rowCount: Int, cache: KernelCache
   ) throws {
+    var push = push
+    push.rank = rank.map(UInt32.init) ?? .max
+    let width = Int(push.width)
     try cache.dispatch(
-      commands, "combine", specialization(width: Int(push.width), traits: cache.traits), push,
-      groups: (rowCount, 1, 1))
+      commands, "combine", specialization(width: width, traits: cache.traits), push,
+      groups: (rowCount, slices(width: width), 1))
   }
 }
 
@@ -61,24 +69,34 @@ package struct RowsKernel: Sendable, Hashable {
 
 /// Tells other devices how far this one is and waits for them (Shaders/mesh/exchange.comp).
 package struct ExchangeKernel: Sendable, Hashable {
-  /// Places for the counts of a device.
+  /// Places for the counts of a device. The last one is for those that end steps.
   package var slots: Int
   /// In which a count is left.
   package var lines: Int
+  /// In which one that ends a step is left.
+  package var endLines: Int
 
   /// Looks that find what is there, with pauses that grow to seconds: as many as last while a GPU waits at most.
   private static let lines = 110
+  /// The same for what is waited for as long as stages of a pipeline take: pauses grow less from look to look.
+  private static let endLines = 420
 
   /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has a
   ///   slot of its own then, and the ends of steps have one, of so many lines that every look takes another.
   package init(readsLast: Bool) {
     slots = readsLast ? MeshSignals.meetingsPerSubmission + 1 : 1
     lines = readsLast ? Self.lines : 1
+    endLines = readsLast ? Self.endLines : 1
   }
+
+  /// Bytes of the counts of a device.
+  package var boardBytes: Int { ((slots - 1) * lines + endLines) * 4 * Int(FLAG_WORDS) }
 
   /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
-    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines)]
+    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines),
+      UInt32(endLines),
+    ]
   }
 
   package func record(

@@ -7,11 +7,12 @@ extension PlanRecorder {
   /// - Parameters:
   ///   - reduceCount: all-reduces of the step so far.
   ///   - next: how the product that follows wants its inputs.
-  func recordCollective(
+  /// - Returns: parts in which the sum of squares of each row is left.
+  @discardableResult func recordCollective(
     _ stage: CollectiveStage, postNorm: UInt64, index: Int, _ step: StepRecording, shape: PlanShape,
     slot: StepSlot,
     reduceCount: inout Int, next: ProductForm
-  ) throws {
+  ) throws -> Int {
     guard let port else { throw KernelError.unsupported("a collective was recorded for one device alone") }
     let layout = port.layout
     let share = model.program.share
@@ -33,17 +34,20 @@ extension PlanRecorder {
       push.parts = port.address(
         layout.parts(home: port.home, stage: share.stage, region, rank: 0), home: port.home)
       push.rank_stride = UInt32(region.rankBytes / 4)
+      push.own = workspace.address(.scratch)
+      push.own_stride = UInt32(workspace.scratchStride)
       if let norm {
         push.post_norm = postNorm
         push.epsilon = norm.epsilon
       }
-      try CombineKernel(
-        addsResidual: addsResidual, hasPostNorm: norm != nil, next: next, rankCount: layout.mesh.tensor
-      ).record(
-        step.commands, push: push, rowCount: shape.rows, cache: cache)
+      let kernel = CombineKernel(
+        addsResidual: addsResidual, hasPostNorm: norm != nil, next: next, rankCount: layout.mesh.tensor)
+      try kernel.record(
+        step.commands, push: push, rank: share.rank, rowCount: shape.rows, cache: cache)
+      return kernel.slices(width: model.program.width)
 
     case .send:
-      guard share.rank == 0 else { return }
+      guard share.rank == 0 else { return 0 }
       try step.during(.exchange) {
         for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage + 1)) {
           let place = layout.link(home: home, into: share.stage + 1, slot: slot.index)
@@ -54,6 +58,7 @@ extension PlanRecorder {
         }
         step.commands.barrierToHost()
       }
+      return 0
 
     case .receive:
       if let signals = port.signals {
@@ -69,11 +74,13 @@ extension PlanRecorder {
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
         layout.link(home: port.home, into: share.stage, slot: slot.index), home: port.home)
-      try CombineKernel(addsResidual: false, hasPostNorm: false, next: next, rankCount: 1).record(
-        step.commands, push: push, rowCount: shape.rows, cache: cache)
+      let kernel = CombineKernel(addsResidual: false, hasPostNorm: false, next: next, rankCount: 1)
+      try kernel.record(step.commands, push: push, rowCount: shape.rows, cache: cache)
+      return kernel.slices(width: model.program.width)
 
     case .gatherLogits:
       try step.during(.exchange) { try gatherLogits(step, port: port, shape: shape, slot: slot) }
+      return 0
     }
   }
 

@@ -54,8 +54,7 @@ package final class MeshSignals: Sendable {
 
   /// Bytes of the counts of so many devices.
   package static func boardBytes(deviceCount: Int, homes: MeshHomes) -> Int {
-    let kernel = ExchangeKernel(readsLast: homes.readsLast)
-    return deviceCount * kernel.slots * kernel.lines * 4 * Int(FLAG_WORDS)
+    deviceCount * ExchangeKernel(readsLast: homes.readsLast).boardBytes
   }
 
   /// Where a count is left: those of a submission apart, and those that end steps.

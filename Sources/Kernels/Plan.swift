@@ -295,12 +295,12 @@ package final class PlanRecorder {
       state.squareCount = kernel.squareCount
 
     case .collective(let stage, let postNorm):
-      try recordCollective(
+      let squareCount = try recordCollective(
         stage, postNorm: postNorm, index: index, recording, shape: shape, slot: slot,
         reduceCount: &state.reduceCount,
         next: nextForm(after: index))
       // Logits that are gathered come without the best of each workgroup.
-      if case .gatherLogits = stage { state.bestCount = 0 } else { state.squareCount = 1 }
+      if case .gatherLogits = stage { state.bestCount = 0 } else { state.squareCount = squareCount }
 
     case .attention(let stage):
       try recordAttention(

@@ -35,11 +35,19 @@ struct CombineChecks {
     let residual =
       kernel.addsResidual ? image.addActivations(x, width: width) : image.addPoisoned(rowCount * stride)
     let left = NextOutputs(
-      form: kernel.next, width: width, rowCount: rowCount, squareCount: kernel.next == .none ? 0 : 1,
+      form: kernel.next, width: width, rowCount: rowCount,
+      squareCount: kernel.next == .none ? 0 : kernel.slices(width: width),
       norm: random.normals(width), image: &image)
     var push = plain(CombinePush())
     push.next = left.arguments
-    push.parts = image.addActivations(parts, width: width).address
+    // The own part is never taken from shared memory.
+    let rank = rankCount > 1 ? rankCount / 2 : nil
+    let rankFloats = rowCount * width
+    let own = (rank ?? 0) * rankFloats..<((rank ?? 0) + 1) * rankFloats
+    let shared = parts.indices.map { rank != nil && own.contains($0) ? .nan : parts[$0] }
+    push.parts = image.addActivations(shared, width: width).address
+    push.own = image.addActivations(Array(parts[own]), width: width).address
+    push.own_stride = UInt32(stride)
     push.residual = residual.address
     push.post_norm = image.addActivations(postNorm, width: width).address
     let rows = (0..<rowCount).map { _ in StepRow(token: 0, position: 0, sequence: 0, output_row: 0) }
@@ -52,7 +60,7 @@ struct CombineChecks {
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
       try kernel.record(
-        commands, push: push, rowCount: rowCount + 2, cache: bench.cache)
+        commands, push: push, rank: rank, rowCount: rowCount + 2, cache: bench.cache)
     } compare: { outcome in
       var expected = [Double](repeating: 0, count: rowCount * width)
       for row in 0..<rowCount {

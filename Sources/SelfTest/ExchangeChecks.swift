@@ -64,7 +64,7 @@ struct ExchangeChecks {
     guard bench.wants(name), bench.device.capabilities.vulkanMemoryModel else { return }
     // Its own count goes to the last slot, theirs come in the first one: in a line that comes after some pauses.
     func place(_ device: Int, _ slot: Int, _ line: Int) -> Int {
-      ((device * kernel.slots + slot) * kernel.lines + line) * Int(FLAG_WORDS)
+      device * kernel.boardBytes / 4 + (slot * kernel.lines + line) * Int(FLAG_WORDS)
     }
     var words = [UInt32](repeating: base &- 7, count: place(4, 0, 0))
     for (device, count) in zip([0, 2, 3], others) {
@@ -91,7 +91,7 @@ struct ExchangeChecks {
     } compare: { outcome in
       // Who waits long says how far it is, too; between lines it may see first that others gave up.
       let isTold =
-        (0..<kernel.lines).allSatisfy { outcome.word(flags, place(1, kernel.slots - 1, $0)) == base &+ 3 }
+        (0..<kernel.endLines).allSatisfy { outcome.word(flags, place(1, kernel.slots - 1, $0)) == base &+ 3 }
         && (outcome.word(status, 0) == base &+ 3 || (isAbandoned && kernel.lines > 1))
       return [Comparison("", value: isTold && outcome.word(status, 1) == 0 ? 0 : 1, tolerance: 0)]
     }

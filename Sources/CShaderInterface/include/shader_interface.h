@@ -217,6 +217,7 @@ struct RandomPush {
 struct CombinePush {
   STRUCT(NextInputs) next;
   GPU_POINTER(Floats4) parts;        // activation layout, [rank][row], in memory that devices share
+  GPU_POINTER(Floats4) own;          // activation layout, [row]: the part of rank `rank`, whatever is in `parts`
   GPU_POINTER(Floats4Shared) residual;  // activation layout
   GPU_POINTER(Floats4) post_norm;    // activation layout
   GPU_POINTER(Step) step;
@@ -224,7 +225,8 @@ struct CombinePush {
   U32 residual_stride;               // floats
   U32 part_stride;                   // floats between rows
   U32 rank_stride;                   // floats between ranks
-  U32 reserved;
+  U32 own_stride;                    // floats between rows
+  U32 rank;                          // none of the ranks: all is in `parts`
   F32 epsilon;                       // of the post norm
 };
 
