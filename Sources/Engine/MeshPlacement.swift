@@ -219,7 +219,7 @@ struct MeshPlacement {
     let runners = try opened.indices.map { index in
       try ModelRunner(
         cache: caches[index], model: models[index], limits: limits, pageCount: pageCount, port: ports[index],
-        depth: layout.slotCount, overlaps: false, cacheResidency: cacheResidencies?[index])
+        depth: layout.slotCount, overlaps: overlaps, cacheResidency: cacheResidencies?[index])
     }
     let signals = ports.compactMap(\.signals)
     return try MeshRunner(

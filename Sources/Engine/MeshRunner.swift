@@ -160,7 +160,10 @@ package final class MeshRunner: StepRunner {
     try checked {
       let results = try attempt(samplerIndex) { try $0.results(ticket) }
       try checkWaits()
-      for (runner, reads) in zip(runners, ticket.reads) { try runner.checkReads(reads) }
+      for (runner, reads) in zip(runners, ticket.reads) {
+        try runner.checkReads(reads)
+        try runner.checkOrder(ticket)
+      }
       noteEnd(of: ticket)
       return results
     }

@@ -111,11 +111,14 @@ package struct MeshTimeline: Sendable {
     MeshTimeline(mesh: mesh, spans: spans.filter(isIncluded), stops: stops.filter(isIncluded))
   }
 
-  /// Seconds that a step takes on the slowest stage: from the beginning of its first part to the end of its last.
+  /// Seconds that a step takes on the slowest stage: from the beginning of its first part to the end of its last, without
+  /// what it waits for the stage before in between.
   package func slowestStage(step: Int) -> Double {
     (0..<mesh.deviceCount).map { device in
-      let own = spans.filter { $0.device == device && $0.step == step }
-      return (own.last?.end ?? 0) - (own.first?.start ?? 0)
+      func own(_ span: Span) -> Bool { span.device == device && span.step == step }
+      let parts = spans.filter(own)
+      let idle = stops.reduce(0) { $0 + (own($1) && $1.stop == .idle ? $1.end - $1.start : 0) }
+      return (parts.last?.end ?? 0) - (parts.first?.start ?? 0) - idle
     }.max() ?? 0
   }
 }

@@ -102,7 +102,7 @@ package final class ModelRunner: StepRunner {
     findsStale = port?.layout.homes.readsLast == true
     recorder = try PlanRecorder(
       cache: cache, model: model, kvCache: kvCache, workspace: workspace, port: port,
-      chainsStages: overlaps && port == nil && !submission.copies && !traits.isCPU && traits.method.isFast
+      chainsStages: overlaps && !submission.copies && !traits.isCPU && traits.method.isFast
         && ChainProbe.succeeds(cache: cache))
     done = try device.makeSemaphore()
     for index in 0..<depth {
@@ -247,16 +247,21 @@ package final class ModelRunner: StepRunner {
   /// Waits until the next step has a slot.
   func waitForSlot() throws { try wait(for: slots[Int(stepCount % UInt64(depth))].end) }
 
-  /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
-  package func results(_ ticket: StepTicket) throws -> [UInt32] {
-    try wait(for: ticket.end)
-    try checkReads(ticket.reads[0])
+  /// Throws if a stage of the step, which is done, gave up waiting for the one before.
+  func checkOrder(_ ticket: StepTicket) throws {
     guard !slots[ticket.slot].step.isAbandoned else {
       throw EngineError(
         .device,
         "\(device.physical.name) did not run the stages of a step in their order, as it did when tried; use --no-overlap"
       )
     }
+  }
+
+  /// The results of a step, once it is done: must be read before `depth` further steps are submitted.
+  package func results(_ ticket: StepTicket) throws -> [UInt32] {
+    try wait(for: ticket.end)
+    try checkReads(ticket.reads[0])
+    try checkOrder(ticket)
     return slots[ticket.slot].step.readResults(count: ticket.outputs)
   }
 

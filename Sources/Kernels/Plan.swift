@@ -177,7 +177,6 @@ package final class PlanRecorder {
     onStage: (Int?) -> Void = { _ in }
   ) throws {
     keepAlive(recording.commands, slot: slot)
-    chain?.keepAlive(recording.commands)
     var state = RecordingState()
     try recordWaitForTokens(recording, slot: slot)
     if shape.usesMatrixUnits {
@@ -186,18 +185,20 @@ package final class PlanRecorder {
       try recordUnfused(recording, shape: shape, slot: slot, onStage: onStage)
     } else {
       let indices = model.stages.indices.filter { !isSkipped(model.stages[$0], shape) }
-      for index in indices {
-        // The embedding look-up is no link of the chain, and what follows the chain waits for its last stage.
-        let chain = index == 0 ? nil : chain
+      for (place, index) in indices.enumerated() {
+        let chain = isLink(model.stages[index]) ? chain : nil
         try record(
           model.stages[index], index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
         chain?.endStage()
-        if chain == nil || index == indices.last { recording.commands.dispatchBarrier() }
+        // What is no link waits for all before it, and all after it waits for that.
+        let next = place + 1 < indices.count ? model.stages[indices[place + 1]] : nil
+        if chain == nil || next.map({ !isLink($0) }) ?? true { recording.commands.dispatchBarrier() }
         onStage(index)
       }
     }
     for commands in recording.parts.flatMap(\.segments).map(\.commands) {
       keepAlive(commands, slot: slot)
+      chain?.keepAlive(commands)
     }
     if shape.outputs > 0, model.program.share.samples {
       try recordOutputs(recording.commands, shape: shape, slot: slot, bestCount: state.bestCount)
@@ -230,6 +231,14 @@ package final class PlanRecorder {
 
   /// Whether other devices take part in steps.
   package var isShared: Bool { port != nil }
+
+  /// Whether the stage may be one of a chain: neither the embedding look-up nor what passes between devices.
+  private func isLink(_ stage: DeviceStage) -> Bool {
+    switch stage {
+    case .embed, .collective: false
+    default: true
+    }
+  }
 
   /// Whether steps without outputs leave the stage out.
   func isSkipped(_ stage: DeviceStage, _ shape: PlanShape) -> Bool {
@@ -273,8 +282,7 @@ package final class PlanRecorder {
   package func makeChain(_ shape: PlanShape) throws -> StageChain? {
     guard chainsStages, !shape.usesMatrixUnits, shape.tileRows == 1,
       !LinearTileKernel.takes(columnCount: shape.rows, traits: traits),
-      model.stages.count > 2,
-      case .embed = model.stages[0],
+      model.stages.count > 2, !isLink(model.stages[0]),
       AttentionDecodeKernel(
         heads: model.program.heads, tokenCount: shape.tiles, isDeep: shape.isDeep, traits: traits) != nil
     else { return nil }
