@@ -41,6 +41,11 @@ struct Perplexity: ParsableCommand {
   @OptionGroup(title: "Memory")
   var offload: OffloadOptions
 
+  @Flag(
+    name: .customLong("no-overlap"),
+    help: "Let no stage of a step begin before the one before it is done.")
+  var noOverlap = false
+
   @Flag(help: "Write one JSON object instead of the figure.")
   var json = false
 
@@ -75,6 +80,7 @@ struct Perplexity: ParsableCommand {
     var options = EngineOptions()
     options.device = device
     mesh.apply(to: &options)
+    options.overlaps = !noOverlap
     options.contextLength = context
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)
