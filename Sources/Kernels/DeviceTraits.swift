@@ -51,7 +51,8 @@ package struct DeviceTraits: Sendable, Hashable {
     let usesMatrixUnits = isUsualGPU || method.gemm == .matrix || method.gemm == .direct
     matrixUnits = method.isFast && usesMatrixUnits ? MatrixUnits(capabilities) : nil
     usesTiles = method.isFast && (isUsualGPU || method.gemm == .tiles)
-    maxWorkgroupInvocations = capabilities.maxWorkgroupInvocations
+    maxWorkgroupInvocations = min(
+      capabilities.maxWorkgroupInvocations, subgroupSize * max(1, capabilities.maxWorkgroupSubgroups))
     switch physical.kind {
     case .cpu:
       wantedSubgroups = 32

@@ -131,9 +131,12 @@ package final class Workspace: Sendable {
       counters = (heads.headCount + heads.kvHeadCount) * ((limits.rows + 7) / 8 + 8) + limits.rows
       var rows = 1
       while true {
-        let kernel = AttentionKernel(heads: heads, tileRows: 1, rowCount: rows, traits: traits)
-        partials = max(partials, kernel.partialCount(rowCount: rows))
-        counters = max(counters, kernel.counterCount(tileCount: rows), kernel.headGroups * limits.rows)
+        // Single tokens, or pieces of prompts as long as tiles may be: of these there are fewer, and more splits.
+        for tileRows in [1, limits.rows] {
+          let kernel = AttentionKernel(heads: heads, tileRows: tileRows, rowCount: rows, traits: traits)
+          partials = max(partials, kernel.partialCount(rowCount: rows))
+          counters = max(counters, kernel.counterCount(tileCount: rows), kernel.headGroups * limits.rows)
+        }
         for isDeep in [false, true] {
           guard
             let kernel = AttentionDecodeKernel(
@@ -143,7 +146,8 @@ package final class Workspace: Sendable {
           counters = max(counters, kernel.headGroups * limits.rows)
         }
         if rows >= limits.rows { break }
-        rows = min(rows * 2, limits.rows)
+        // As long as there are splits, a token more may take more or less.
+        rows = min(rows < 64 ? rows + 1 : rows * 2, limits.rows)
       }
       if traits.matrixUnits != nil, limits.rows > 8 {
         // Products whose tiles are few share the inputs of each among workgroups, as far as this goes.
