@@ -94,7 +94,8 @@ package struct ExchangeKernel: Sendable, Hashable {
 
   /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
-    [UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines),
+    [
+      UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines),
       UInt32(endLines),
     ]
   }

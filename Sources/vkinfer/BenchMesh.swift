@@ -110,7 +110,8 @@ struct BenchMesh: ParsableCommand {
     if stageDelay != nil, place.mesh.meshPath ?? .threads != .threads {
       throw ValidationError("--stage-delay works by --mesh-path threads alone: leave --mesh-path out")
     }
-    guard prompt > 0, depth ?? 1 > 0, promptChunk ?? 1 > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 }) else {
+    guard prompt > 0, depth ?? 1 > 0, promptChunk ?? 1 > 0, tokens > 1, batch.counts.allSatisfy({ $0 > 0 })
+    else {
       throw ValidationError("--prompt, --depth and --batch must be 1 or more, --tokens 2 or more")
     }
   }
