@@ -81,8 +81,8 @@ package struct ExchangeKernel: Sendable, Hashable {
   /// The same for what is waited for as long as stages of a pipeline take: pauses grow less from look to look.
   private static let endLines = 420
 
-  /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has a
-  ///   slot of its own then, and the ends of steps have one, of so many lines that every look takes another.
+  /// - Parameter readsLast: whether devices may find what they read last (`MeshHomes`): each count of a submission has
+  ///   a slot of its own then, and the ends of steps have one, of so many lines that every look takes another.
   package init(readsLast: Bool) {
     slots = readsLast ? MeshSignals.meetingsPerSubmission + 1 : 1
     lines = readsLast ? Self.lines : 1
