@@ -10,7 +10,7 @@ struct LinearChecks {
 
   func run() throws {
     for (formatIndex, type) in TensorType.allCases.enumerated() {
-      guard bench.wants("linear \(type.name)") else { continue }
+      guard bench.matches("linear \(type.name)") else { continue }
       try bench.report("linear \(type.name) loading") {
         var random = bench.random("linear \(type.name)")
         let stages = LinearStages(type: type, formatIndex: formatIndex, random: &random)

@@ -18,7 +18,7 @@ struct MatrixChecks {
   func run() throws {
     guard let units = MatrixUnits(bench.device.capabilities) else { return }
     for (formatIndex, type) in TensorType.allCases.enumerated() {
-      guard bench.wants("matrix \(type.name)") else { continue }
+      guard bench.matches("matrix \(type.name)") else { continue }
       try bench.report("matrix \(type.name) loading") {
         var random = bench.random("matrix \(type.name)")
         let stages = LinearStages(

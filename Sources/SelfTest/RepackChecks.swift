@@ -106,7 +106,7 @@ struct RepackChecks {
 
   /// Reads every row of a matrix, in random order, some by the token that the step before has chosen.
   private func readBack(_ loaded: Loaded, name: String, _ random: inout SeededRandom) throws {
-    guard bench.wants(name) else { return }
+    guard bench.matches(name) else { return }
     let matrix = loaded.matrix
     let tokens = Array(0..<matrix.rows).shuffled(using: &random)
     var image = bench.newImage()

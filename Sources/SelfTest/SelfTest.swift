@@ -1,4 +1,5 @@
 import Kernels
+import Synchronization
 import VulkanRuntime
 
 /// What one check found.
@@ -36,34 +37,55 @@ package enum SelfTest {
   /// - Parameters:
   ///   - spec: the device, by index or part of its name; nil takes the best.
   ///   - seed: of the random inputs; nil draws one.
-  ///   - onResult: called with each result as it comes.
+  ///   - jobs: checks that run at a time, each on a logical device of its own, as far as there are cores; nil takes what
+  ///     suits the device. Most of the time goes to compiling kernels and to the reference, which take a core each.
+  ///   - onResult: called with each result as it comes, one at a time.
   /// - Throws: when there is no usable device, or when it is lost; failed checks are results, not errors.
   package static func run(
-    device spec: String?, filter: String?, seed: UInt64?, onResult: (SelfTestResult) -> Void
+    device spec: String?, filter: String?, seed: UInt64?, jobs: Int? = nil,
+    onResult: (SelfTestResult) -> Void
   ) throws -> SelfTestSummary {
     let instance = try VulkanInstance()
     let physical = try DeviceSelection.select(spec: spec, from: instance.physicalDevices)
-    let device = try Device(instance: instance, physical: physical, pipelineCacheDirectory: nil)
     let seed = seed ?? UInt64.random(in: 0...UInt64.max)
+    let jobs = max(1, jobs ?? usualJobs(physical))
     return try withoutActuallyEscaping(onResult) { onResult in
-      let bench = try TestBench(device: device, filter: filter, seed: seed, onResult: onResult)
-      try RepackChecks(bench: bench).run()
-      try RandomChecks(bench: bench).run()
-      try ChainChecks(bench: bench).run()
-      try LinearChecks(bench: bench).run()
-      try NormaliseChecks(bench: bench).run()
-      try UnfusedChecks(bench: bench).run()
-      try MatrixChecks(bench: bench).run()
-      try CombineChecks(bench: bench).run()
-      try CacheWriteChecks(bench: bench).run()
-      try ExchangeChecks(bench: bench).run()
-      try AttentionChecks(bench: bench).run()
-      try FlashChecks(bench: bench).run()
-      try SamplingChecks(bench: bench).run()
-      try VariantChecks(bench: bench).run()
+      let results = Mutex(())
+      // Each is used by one thread at a time.
+      nonisolated(unsafe) let benches = try (0..<jobs).map { index in
+        let device = try Device(instance: instance, physical: physical, pipelineCacheDirectory: nil)
+        return try TestBench(
+          device: device, filter: filter, share: TestBench.Share(index: index, count: jobs), seed: seed
+        ) { result in results.withLock { _ in onResult(result) } }
+      }
+      let errors = Mutex<[any Error]>([])
+      Thread.concurrently(jobs) { index in
+        do { try runShare(benches[index]) } catch { errors.withLock { $0.append(error) } }
+      }
+      if let error = errors.withLock({ $0.first }) { throw error }
+      try VariantChecks(bench: benches[0], made: benches.flatMap { $0.cache.made.map(\.variant) }).run()
       return SelfTestSummary(
-        device: physical.name, seed: seed, checkCount: bench.checkCount, failures: bench.failures,
-        validationMessageCount: instance.validationMessageCount)
+        device: physical.name, seed: seed, checkCount: benches.reduce(0) { $0 + $1.checkCount },
+        failures: benches.flatMap(\.failures), validationMessageCount: instance.validationMessageCount)
     }
+  }
+
+  /// CPU drivers compute on all cores as it is.
+  private static func usualJobs(_ physical: PhysicalDevice) -> Int { physical.kind == .cpu ? 1 : 8 }
+
+  private static func runShare(_ bench: TestBench) throws {
+    try RepackChecks(bench: bench).run()
+    try RandomChecks(bench: bench).run()
+    try ChainChecks(bench: bench).run()
+    try LinearChecks(bench: bench).run()
+    try NormaliseChecks(bench: bench).run()
+    try UnfusedChecks(bench: bench).run()
+    try MatrixChecks(bench: bench).run()
+    try CombineChecks(bench: bench).run()
+    try CacheWriteChecks(bench: bench).run()
+    try ExchangeChecks(bench: bench).run()
+    try AttentionChecks(bench: bench).run()
+    try FlashChecks(bench: bench).run()
+    try SamplingChecks(bench: bench).run()
   }
 }

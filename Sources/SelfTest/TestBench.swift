@@ -40,6 +40,7 @@ final class TestBench {
   private(set) var failures: [SelfTestResult] = []
 
   private let filter: String?
+  private let share: Share
   private let onResult: (SelfTestResult) -> Void
   private let memory: Buffer
   private let upload: Buffer
@@ -52,9 +53,25 @@ final class TestBench {
   /// Bytes of the largest image.
   private static let capacity = 48 << 20
 
-  init(device: Device, filter: String?, seed: UInt64, onResult: @escaping (SelfTestResult) -> Void) throws {
+  /// One of several that share out the checks by their names.
+  struct Share {
+    var index = 0
+    var count = 1
+
+    func has(_ name: String) -> Bool {
+      // FNV-1a: the same in every run.
+      let hash = name.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+      return (hash >> 32) % UInt64(count) == UInt64(index)
+    }
+  }
+
+  init(
+    device: Device, filter: String?, share: Share = Share(), seed: UInt64,
+    onResult: @escaping (SelfTestResult) -> Void
+  ) throws {
     self.device = device
     self.filter = filter
+    self.share = share
     self.seed = seed
     self.onResult = onResult
     cache = KernelCache(device: device)
@@ -66,8 +83,11 @@ final class TestBench {
     timestamps = device.capabilities.timestampBits > 0 ? try device.makeTimestampPool(count: 2) : nil
   }
 
+  /// Whether a check of this name, or one whose name starts with it, was asked for, and is this one's to do.
+  func wants(_ name: String) -> Bool { matches(name) && share.has(name) }
+
   /// Whether a check of this name, or one whose name starts with it, was asked for.
-  func wants(_ name: String) -> Bool {
+  func matches(_ name: String) -> Bool {
     guard let filter else { return true }
     return name.contains(filter) || filter.hasPrefix(name)
   }

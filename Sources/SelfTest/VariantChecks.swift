@@ -3,10 +3,12 @@ import Kernels
 /// Holds `PipelineVariants` against the pipelines that the kernels themselves have asked for in this run.
 struct VariantChecks {
   let bench: TestBench
+  /// What all checks have asked for.
+  let made: [KernelCache.Variant]
 
   func run() throws {
     let name = "pipeline variants"
-    guard bench.wants(name) else { return }
+    guard bench.matches(name) else { return }
     try bench.report(name) {
       // Checks use units that the engine leaves alone, too.
       let variants = PipelineVariants(traits: bench.traits, units: MatrixUnits(bench.device.capabilities))
@@ -19,7 +21,7 @@ struct VariantChecks {
         "flash", "combine", "normalise",
       ]
       // What the engine does not choose on a device at all, checks may.
-      let unlisted = bench.cache.made.map(\.variant).filter { made in
+      let unlisted = made.filter { made in
         let listed = known[family(made.shader)] ?? []
         if shaped.contains(family(made.shader)) {
           return listed.contains { $0.specialization.count != made.specialization.count }

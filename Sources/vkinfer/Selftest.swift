@@ -22,6 +22,12 @@ struct Selftest: ParsableCommand {
   @Option(help: ArgumentHelp("Of the random inputs (default: random).", valueName: "number"))
   var seed: UInt64?
 
+  @Option(
+    help: ArgumentHelp(
+      "Checks that run at a time, as far as there are cores (default: 8 on GPUs, 1 on CPU drivers).",
+      valueName: "count"))
+  var jobs: Int?
+
   @Flag(
     help: "Only compile every pipeline, and show registers and spills where the driver tells; nothing runs.")
   var compileOnly = false
@@ -33,8 +39,11 @@ struct Selftest: ParsableCommand {
   var verbose = false
 
   func validate() throws {
-    if compileOnly, filter != nil || seed != nil {
-      throw ValidationError("--compile-only takes neither --filter nor --seed")
+    if compileOnly, filter != nil || seed != nil || jobs != nil {
+      throw ValidationError("--compile-only takes none of --filter, --seed and --jobs")
+    }
+    if let jobs, !(1...64).contains(jobs) {
+      throw ValidationError("--jobs \(jobs) is not possible: use 1 to 64")
     }
   }
 
@@ -58,7 +67,7 @@ struct Selftest: ParsableCommand {
     var output = Lines()
     var lines: [Line] = []
     var checks = 0
-    let summary = try SelfTest.run(device: device, filter: filter, seed: seed) { result in
+    let summary = try SelfTest.run(device: device, filter: filter, seed: seed, jobs: jobs) { result in
       checks += 1
       let kernel = String(result.name.prefix { $0 != " " })
       let last = lines.firstIndex { $0.name == kernel } ?? lines.count

@@ -105,6 +105,16 @@ import Testing
     #expect(abs(meshed - exact) < 1e-3 * exact)
   }
 
+  /// Several jobs share out the checks: none is left out, none is done twice.
+  @Test(.enabled(if: hasDevice, none)) func selftestsShareOutTheirChecks() throws {
+    let counts = try ["1", "3"].map { jobs in
+      let outcome = try Program.run("selftest", "--filter", "combine", "--json", "--jobs", jobs)
+      #expect(outcome.code == 0, "\(outcome.error)")
+      return try #require(outcome.json?["checks"] as? Int)
+    }
+    #expect(counts[0] > 0 && counts[0] == counts[1])
+  }
+
   @Test(.enabled(if: hasDevice, none)) func aFullDiskEndsTheText() throws {
     let folder = try TemporaryFolder()
     let model = try Models.runnable(in: folder)

@@ -28,6 +28,8 @@ import Testing
     ["bench", "-m", "x", "--prompt", "1,,2"],
     ["bench", "-m", "x", "--batch", "0"], ["bench", "-m", "x", "--json", "--csv"],
     ["bench", "--shape", "llama-3.2-1b", "--type", "q9_k"],
+    ["selftest", "--jobs", "0"], ["selftest", "--compile-only", "--jobs", "2"],
+    ["bench", "mesh", "--shape", "llama-3.2-1b", "--depth", "0"],
     ["bench", "shaders", "--columns", "0"], ["bench", "shaders", "--repetitions", "0"],
   ])
   func wrongOptionsAreNamedBeforeAnythingIsOpened(_ arguments: [String]) throws {
