@@ -2,8 +2,8 @@
 // x = [x +] norm(sum over ranks of their parts), and what the next product wants of it: a workgroup for each token, or
 // where there is no norm of the sum several, each with a slice.
 //
-// The others' parts lie in memory that the devices share, the own one is at hand. Every rank adds them in the same order,
-// so all get the same bits.
+// The others' parts lie in memory that the devices share, the own one is at hand. Every rank adds them in the same
+// order, so all get the same bits.
 #include "common/types.glsl"
 #include "common/blocks.glsl"
 
@@ -76,7 +76,7 @@ void main() {
     if (!POST_NORM || quads > span) add_parts(first);
     [[unroll]] for (uint k = 0; k < QUADS; k++) {
       uint quad = first + k * gl_WorkGroupSize.x;
-      if (!is_used(quad)) continue;
+      if (quad >= end || !is_used(quad)) continue;
       uint place = row * (push.residual_stride / 4) + quad;
       if (POST_NORM) x[k] *= scale * push.post_norm.at[quad];
       if (RESIDUAL) x[k] += push.residual.at[place];

@@ -36,8 +36,8 @@ bool is_abandoned() { return atomicLoad(push.abandoned.at[0], gl_ScopeDevice, 0,
 
 bool has_given_up() { return atomicLoad(push.status.at[MESH_STATUS_GAVE_UP], gl_ScopeDevice, 0, 0) != 0; }
 
-// Looks at the device's own memory for which a line is left alone: all together outlast PATIENCE. For the ends of steps,
-// which may take long, a pause is a sixteenth of the time so far.
+// Looks at the device's own memory for which a line is left alone: on GPUs all together outlast PATIENCE. For the ends
+// of steps, which may take long, a pause is a sixteenth of the time so far.
 uint pause_before(uint line, uint slot) {
   return line < EAGER_LINES ? 0 : 1u << (line - EAGER_LINES) / (slot == SLOTS - 1 ? 16 : 3);
 }

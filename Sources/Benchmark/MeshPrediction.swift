@@ -30,10 +30,11 @@ package struct MeshPrediction {
   /// - Parameters:
   ///   - program: of the whole model.
   ///   - devices: the number of the physical device of each in the mesh.
-  ///   - prompt, tokens: of each text.
+  ///   - prompt: tokens of a prompt alone.
+  ///   - depth, tokens: before each text, and of it.
   package init(
     program: Program, mesh: MeshShape, devices: [Int], device: Device, link: CollectiveBenchmark.Link,
-    prompt: Int, tokens: Int
+    prompt: Int, depth: Int, tokens: Int
   ) {
     // The embedding table is looked up, not read; where it is the output matrix, too, it is there as such.
     let matrices = Set(
@@ -50,7 +51,7 @@ package struct MeshPrediction {
     self.device = device
     self.link = link
     self.prompt = Double(prompt)
-    context = Double(prompt) + Double(tokens) / 2
+    context = Double(depth) + Double(tokens) / 2
     let counts = Dictionary(devices.map { ($0, 1) }, uniquingKeysWith: +)
     sharers = Double(counts.values.max() ?? 1)
   }

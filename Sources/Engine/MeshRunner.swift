@@ -237,7 +237,8 @@ package final class MeshRunner: StepRunner {
     links.stop()
     underWay = []
     guard lost.isEmpty else { return lost }
-    let count = runners.map(\.stepCount).max() ?? 0
+    // A step of which some was handed over has left counts: its number is not used again.
+    let count = (runners.map(\.stepCount).max() ?? 0) + 1
     for runner in runners {
       runner.alignSteps(to: count)
       runner.model.stream?.recover()

@@ -111,8 +111,8 @@ package struct MeshTimeline: Sendable {
     MeshTimeline(mesh: mesh, spans: spans.filter(isIncluded), stops: stops.filter(isIncluded))
   }
 
-  /// Seconds that a step takes on the slowest stage: from the beginning of its first part to the end of its last, without
-  /// what it waits for the stage before in between.
+  /// Seconds that a step takes on the slowest stage: from the beginning of its first part to the end of its last,
+  /// without what it waits for the stage before, or for tokens, in between.
   package func slowestStage(step: Int) -> Double {
     (0..<mesh.deviceCount).map { device in
       func own(_ span: Span) -> Bool { span.device == device && span.step == step }

@@ -14,8 +14,8 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
   package var lanes: Lanes
   /// Rounds of a split before there is another one, which has to be joined.
   package var leastRounds: Int
-  /// Whether the step has but one token: with several, one may attend to another, whose keys the stage before has yet to
-  /// write.
+  /// Whether the step has but one token: with several, one may attend to another, whose keys the stage before has yet
+  /// to write.
   package var isAlone: Bool
   /// How the output projection wants its inputs.
   package var next: ProductForm

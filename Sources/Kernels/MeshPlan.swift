@@ -163,6 +163,8 @@ extension PlanRecorder {
 
   /// At the end of a step: whoever waits for all of it may go on.
   func recordEndOfStep(_ step: StepRecording, slot: StepSlot) throws {
+    // Whether a stage gave up is for the host to see on all devices, not only where results are.
+    if port != nil, chainsStages { step.commands.barrierToHost() }
     guard let signals = port?.signals else { return }
     try signals.record(
       step.commands, slot: slot.index, reached: MeshSignals.end,

@@ -37,8 +37,8 @@ package enum SelfTest {
   /// - Parameters:
   ///   - spec: the device, by index or part of its name; nil takes the best.
   ///   - seed: of the random inputs; nil draws one.
-  ///   - jobs: checks that run at a time, each on a logical device of its own, as far as there are cores; nil takes what
-  ///     suits the device. Most of the time goes to compiling kernels and to the reference, which take a core each.
+  ///   - jobs: checks that run at a time, each on a logical device of its own, as far as there are cores; nil takes
+  ///     what suits the device. Most of the time goes to compiling kernels and to the reference, which take a core each.
   ///   - onResult: called with each result as it comes, one at a time.
   /// - Throws: when there is no usable device, or when it is lost; failed checks are results, not errors.
   package static func run(

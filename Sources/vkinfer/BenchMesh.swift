@@ -29,7 +29,7 @@ struct BenchMesh: ParsableCommand {
     transform: FormatList.init(text:))
   var type = FormatList([.f16])
 
-  @Option(help: ArgumentHelp("Tokens of each prompt.", valueName: "count"))
+  @Option(help: ArgumentHelp("Tokens of the prompt that is measured alone.", valueName: "count"))
   var prompt = 64
 
   @Option(
@@ -157,7 +157,8 @@ struct BenchMesh: ParsableCommand {
     let engine = loaded.engine
     let prediction = try alone.map {
       try MeshPrediction(
-        engine, mesh: mesh, alone: $0, prompt: prompt, tokens: tokens, repetitions: repetitions)
+        engine, mesh: mesh, alone: $0, prompt: prompt, depth: depth ?? prompt, tokens: tokens,
+        repetitions: repetitions)
     }
     let report = Report(
       style: csv ? .csv : .table,

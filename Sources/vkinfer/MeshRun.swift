@@ -117,9 +117,10 @@ struct DeviceAlone {
 
 extension MeshPrediction {
   /// Of a mesh that is loaded, with the link between its devices measured.
-  init(_ engine: Engine, mesh: MeshShape, alone: DeviceAlone, prompt: Int, tokens: Int, repetitions: Int)
-    throws
-  {
+  init(
+    _ engine: Engine, mesh: MeshShape, alone: DeviceAlone, prompt: Int, depth: Int, tokens: Int,
+    repetitions: Int
+  ) throws {
     guard let transport = engine.meshTransport else {
       throw CommandError("one device alone is no mesh: use --tensor-parallel or --pipeline-parallel")
     }
@@ -132,6 +133,6 @@ extension MeshPrediction {
     }
     self.init(
       program: engine.model.program, mesh: mesh, devices: engine.deviceNumbers, device: alone.basis,
-      link: link, prompt: prompt, tokens: tokens)
+      link: link, prompt: prompt, depth: depth, tokens: tokens)
   }
 }

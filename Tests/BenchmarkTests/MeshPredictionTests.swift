@@ -15,7 +15,7 @@ struct MeshPredictionTests {
     return MeshPrediction(
       program: model.program, mesh: mesh, devices: devices,
       device: .measured(steps: [1: 0.010, 4: 0.016], prompt: 0.1),
-      link: CollectiveBenchmark.Link(latency: latency, rate: rate), prompt: 100, tokens: 20)
+      link: CollectiveBenchmark.Link(latency: latency, rate: rate), prompt: 100, depth: 100, tokens: 20)
   }
 
   /// Seconds of four layers' dispatches.

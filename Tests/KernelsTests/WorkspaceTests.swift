@@ -14,6 +14,7 @@ struct WorkspaceTests {
     (traits.isCPU, traits.canShuffle) = (false, true)
     (traits.subgroupSize, traits.wantedSubgroups) = (32, 4096)
     (traits.maxWorkgroupInvocations, traits.sharedMemory) = (1024, 48 << 10)
+    traits.matrixUnits = nil
     let layout = HeadLayout(headCount: heads.count, kvHeadCount: heads.kv, headSize: 64)
     let program = Program(
       width: 64 * heads.count, layerCount: 1, heads: layout, feedForwardWidth: 512, vocabularySize: 64,
@@ -32,6 +33,7 @@ struct WorkspaceTests {
         let kernel = AttentionDecodeKernel(
           heads: layout, tokenCount: rowCount, isDeep: isDeep, next: .floats, anyDevice: traits)
         #expect(kernel.partialCount(tokenCount: rowCount) <= workspace.partialCount)
+        #expect(kernel.headGroups * rowCount <= workspace.counterCount)
       }
     }
   }

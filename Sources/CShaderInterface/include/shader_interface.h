@@ -256,7 +256,7 @@ struct RowsPush {
 
 // Tells other devices how far this one is, and waits for them (Shaders/mesh/exchange.comp). Counts go round at 2^32.
 struct ExchangePush {
-  GPU_POINTER(Counters) flags;       // [device][slot][line][FLAG_WORDS] in shared memory
+  GPU_POINTER(Counters) flags;       // [device][slot][line][FLAG_WORDS] in shared memory; the last slot has more lines
   GPU_POINTER(Counters) step;        // MESH_STEP_WORDS words
   GPU_POINTER(Counters) status;      // MESH_STATUS_WORDS words
   GPU_POINTER(Counters) abandoned;   // a word, not 0: the host wants all waits to end
