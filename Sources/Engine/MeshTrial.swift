@@ -55,9 +55,7 @@ package struct MeshTrial {
       }
     }
     // On a CPU driver, and where logical devices share a GPU, whoever looks takes the time of whoever computes.
-    let areApart = devices.indices.allSatisfy { index in
-      !devices[..<index].contains { $0.physical.isSame(as: devices[index].physical) }
-    }
+    let areApart = MeshHomes(memory: .device, devices: devices.map(\.physical)).count == devices.count
     let mayLook =
       path == .flags || ((!waitsLong || areApart) && !devices.contains { $0.physical.kind == .cpu })
     guard

@@ -191,8 +191,8 @@ package final class PlanRecorder {
           model.stages[index], index: index, recording, shape: shape, slot: slot, chain: chain, state: &state)
         chain?.endStage()
         // What is no link waits for all before it, and all after it waits for that.
-        let next = place + 1 < indices.count ? model.stages[indices[place + 1]] : nil
-        if chain == nil || next.map({ !isLink($0) }) ?? true { recording.commands.dispatchBarrier() }
+        let isFollowed = place + 1 < indices.count && isLink(model.stages[indices[place + 1]])
+        if chain == nil || !isFollowed { recording.commands.dispatchBarrier() }
         onStage(index)
       }
     }

@@ -13,9 +13,9 @@ struct BenchMesh: ParsableCommand {
     abstract: "Measure prompt and decode speed over several devices.",
     discussion: """
       --batch requests of --depth tokens each generate --tokens tokens together. The prompt figure is that of one \
-      request of --prompt tokens alone; decode figures count the tokens of all requests from when all have their first until the last ends. \
-      Each is the median of the repetitions, after a run that does not count. The exchange column is the part of the \
-      steps of texts in which devices leave things for others of their stage and wait for them.
+      request of --prompt tokens alone; decode figures count the tokens of all requests from when all have their first \
+      until the last ends. Each is the median of the repetitions, after a run that does not count. The exchange column \
+      is the part of the steps of texts in which devices leave things for others of their stage and wait for them.
 
       --compare loads the model onto the first device alone first. Speedup is over that one, efficiency its part for \
       each physical device; predictions are those of the cost model (bench predict) with what that device does, \
@@ -35,6 +35,8 @@ struct BenchMesh: ParsableCommand {
   @Option(
     help: ArgumentHelp("Tokens before each text (default: as many as of a prompt).", valueName: "count"))
   var depth: Int?
+
+  private var textDepth: Int { depth ?? prompt }
 
   @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Tokens of each text.", valueName: "count"))
   var tokens = 64
@@ -126,7 +128,7 @@ struct BenchMesh: ParsableCommand {
       throw ValidationError(
         "--stage-delay is for several devices: use --tensor-parallel or --pipeline-parallel")
     }
-    options.contextLength = place.context ?? max(prompt, depth ?? 0) + tokens
+    options.contextLength = place.context ?? max(prompt, textDepth) + tokens
     options.maxSequences = batch.counts.max() ?? 1
     options.expectedPrompt = prompt
     options.memory = memory.options
@@ -152,12 +154,12 @@ struct BenchMesh: ParsableCommand {
       ? try DeviceAlone(
         model, options: options,
         batches: Set(counts + counts.map { MeshPrediction.texts(batch: $0, mesh: mesh) }), prompt: prompt,
-        depth: depth ?? prompt, tokens: tokens, repetitions: repetitions) : nil
+        depth: textDepth, tokens: tokens, repetitions: repetitions) : nil
     let loaded = try LoadedEngine(model, since: compare ? .now : start, options: options, verbose: false)
     let engine = loaded.engine
     let prediction = try alone.map {
       try MeshPrediction(
-        engine, mesh: mesh, alone: $0, prompt: prompt, depth: depth ?? prompt, tokens: tokens,
+        engine, mesh: mesh, alone: $0, prompt: prompt, depth: textDepth, tokens: tokens,
         repetitions: repetitions)
     }
     let report = Report(
@@ -196,7 +198,7 @@ struct BenchMesh: ParsableCommand {
     func number(_ value: Double?, decimals: Int) -> Report.Cell {
       value.map { .number($0, decimals: decimals) } ?? Report.Cell.none
     }
-    let run = MeshRun(prompt: prompt, depth: depth ?? prompt, tokens: tokens, engine: engine)
+    let run = MeshRun(prompt: prompt, depth: textDepth, tokens: tokens, engine: engine)
     for count in counts {
       let samples = try run.samples(count, repetitions: repetitions)
       let decode = samples.decode
@@ -223,7 +225,7 @@ struct BenchMesh: ParsableCommand {
 
   /// One prompt alone, then the last of `--batch` together, as timelines.
   private func showPlan(_ engine: Engine) throws {
-    let run = MeshRun(prompt: prompt, depth: depth ?? prompt, tokens: tokens, engine: engine)
+    let run = MeshRun(prompt: prompt, depth: textDepth, tokens: tokens, engine: engine)
     func timeline(_ count: Int, prompt: Int? = nil) throws -> MeshTimeline {
       try engine.timeline { _ = try run.measure(count, prompt: prompt) }
         ?? MeshTimeline(mesh: MeshShape(), spans: [])

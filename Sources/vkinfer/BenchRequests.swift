@@ -83,9 +83,7 @@ struct BenchRequests: ParsableCommand {
     guard (1...CountList.most).contains(tokens) else {
       throw ValidationError("-n \(tokens) is not possible: use 1 to \(CountList.most)")
     }
-    if common.device != nil, mesh.devices != nil {
-      throw ValidationError("--device and --devices both say where the model runs: use one of them")
-    }
+    try mesh.check(device: common.device)
     if let parallel, !(1...4096).contains(parallel) {
       throw ValidationError("--parallel must be from 1 to 4096")
     }

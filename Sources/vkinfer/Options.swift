@@ -92,9 +92,7 @@ struct EnginePlace: ParsableArguments {
   }
 
   func validate() throws {
-    if device != nil, mesh.devices != nil {
-      throw ValidationError("--device and --devices both say where the model runs: use one of them")
-    }
+    try mesh.check(device: device)
     if let context, !(1...Int(Int32.max)).contains(context) {
       throw ValidationError("--context \(context) is not possible: use 1 to \(Int32.max)")
     }
@@ -158,6 +156,13 @@ struct MeshOptions: ParsableArguments {
     options.meshPath = meshPath
     options.meshMemory = meshMemory
     options.stageLayers = stageLayers?.counts ?? []
+  }
+
+  /// - Parameter device: what `--device` says.
+  func check(device: String?) throws {
+    if device != nil, devices != nil {
+      throw ValidationError("--device and --devices both say where the model runs: use one of them")
+    }
   }
 
   func validate() throws {

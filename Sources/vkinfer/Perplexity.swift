@@ -57,9 +57,7 @@ struct Perplexity: ParsableCommand {
       throw ValidationError("--context \(context) is not possible: use 4 or more")
     }
     guard batch > 0 else { throw ValidationError("--batch \(batch) is not possible: use 1 or more") }
-    if device != nil, mesh.devices != nil {
-      throw ValidationError("--device and --devices both say where the model runs: use one of them")
-    }
+    try mesh.check(device: device)
     if mesh.dataParallel ?? 1 > 1 {
       throw ValidationError(
         "--data-parallel is for many requests: use --tensor-parallel or --pipeline-parallel")
