@@ -128,7 +128,7 @@ package struct KernelBenchmark {
     }
     guard wants(repackName) else { return }
     let loader = try WeightLoader(
-      cache: cache, source: source, totalBytes: rows * rowBytes, onProgress: { _ in })
+      cache: cache, source: source, pieces: [], onProgress: { _ in })
     let matrix = try loader.matrix([.init(slice: TensorSlice(tensor))])
     let planes = try loader.finish().buffers
     try report(repackName, bytes: rows * rowBytes + matrix.byteCount) { commands in

@@ -35,8 +35,9 @@ package final class DeviceModel: Sendable {
     }
     let loader = try WeightLoader(
       cache: cache, source: source,
-      totalBytes: Self.weightBytes(
-        of: zip(program.stages, residency.tiers).filter { $1 == .device }.map(\.0)),
+      pieces: Self.residentMatrices(
+        program, residency, rowInterleave: rowInterleave ?? cache.traits.rowInterleave,
+        isFused: cache.traits.method.fuses, streams: stream != nil),
       slotBytes: stream == nil ? nil : WeightLoader.smallSlotBytes, rowInterleave: rowInterleave,
       onProgress: onProgress)
     try stream?.load(loader)
@@ -58,6 +59,17 @@ package final class DeviceModel: Sendable {
   ) throws {
 
     try stream?.recordArrival(of: unit, commands, cache: cache)
+  }
+
+  /// Bytes of each matrix that stays on the device, in the order in which they are loaded: see `StageLoader`.
+  private static func residentMatrices(
+    _ program: Program, _ residency: WeightResidency, rowInterleave: Int, isFused: Bool, streams: Bool
+  ) -> [Int] {
+    var seen: Set<TensorSlice> = []
+    return zip(program.stages, residency.tiers).filter { !streams || $1 == .device }
+      .flatMap { $0.0.matrixSpecs(rowInterleave: rowInterleave, isFused: isFused) }
+      .filter { $0.sharedSlice.map { seen.insert($0).inserted } ?? true }
+      .map(\.byteCount)
   }
 
   /// Bytes of the matrices of `program` in device layout.
@@ -231,8 +243,7 @@ private struct StageLoader {
     if residency.streams(stage, index), let stream { return stream.matrices(ofStage: index) }
     let specs = stage.matrixSpecs(rowInterleave: loader.rowInterleave, isFused: loader.fuses)
     return try specs.map { spec in
-      // Only whole tensors are used by two stages.
-      let key = spec.parts.count == 1 ? spec.parts[0].slice : nil
+      let key = spec.sharedSlice
       if let key, let known = loaded[key] { return known }
       let matrix = try loader.matrix(spec)
       if let key { loaded[key] = matrix }

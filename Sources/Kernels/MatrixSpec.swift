@@ -15,6 +15,8 @@ package struct MatrixSpec: Sendable {
   package var type: TensorType { isUniform ? parts[0].slice.type : .f32 }
   /// Whether a device can make it of the bytes of a file.
   package var isUniform: Bool { Set(parts.map(\.slice.type)).count == 1 }
+  /// The slice that it is, which another stage may use too; nil if it is made of several.
+  var sharedSlice: TensorSlice? { parts.count == 1 ? parts[0].slice : nil }
   package var rows: Int { parts.reduce(0) { $0 + $1.slice.rows.count } }
   package var columns: Int { parts[0].slice.columns.count }
   package var format: WeightFormat { WeightFormat.of(type, rowInterleave: rowInterleave) }

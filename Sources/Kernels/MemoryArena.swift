@@ -1,20 +1,30 @@
 import VulkanRuntime
 
 /// Memory of one kind handed out in pieces of a few large allocations, freed together.
+///
+/// What will be asked for is known beforehand, so allocations are as large as the pieces in them, and budgets hold.
 package final class MemoryArena {
   private let device: Device
   private let label: String
   private let memory: MemoryKind
   private let blockBytes: Int
+  private let pieces: [Int]
+  private var handedOut = 0
   package private(set) var buffers: [Buffer] = []
   private var used = 0
 
-  /// - Parameter blockBytes: what one allocation holds, unless a single piece is larger.
-  package init(device: Device, label: String, memory: MemoryKind = .device, blockBytes: Int = 512 << 20) {
+  /// - Parameters:
+  ///   - blockBytes: what one allocation holds, unless a single piece is larger.
+  ///   - pieces: bytes of each piece, in the order in which they will be asked for; others may come after them, and
+  ///     get allocations of their own.
+  package init(
+    device: Device, label: String, memory: MemoryKind = .device, blockBytes: Int = 512 << 20, pieces: [Int]
+  ) {
     self.device = device
     self.label = label
     self.memory = memory
     self.blockBytes = min(blockBytes, Int(clamping: device.capabilities.maxAllocationBytes))
+    self.pieces = pieces
   }
 
   /// A piece of memory, aligned to 256 bytes.
@@ -25,18 +35,21 @@ package final class MemoryArena {
     package var address: UInt64 { buffer.address + UInt64(offset) }
   }
 
-  /// - Parameter expected: bytes that are still to be asked for after this piece, so that the last block is no
-  ///   larger than needed.
-  package func allocate(_ byteCount: Int, expected: Int) throws -> Piece {
-    let rounded = (byteCount + 255) / 256 * 256
-    if let last = buffers.last, last.byteCount - used >= rounded {
-      defer { used += rounded }
-      return Piece(buffer: last, offset: used, byteCount: byteCount)
+  package func allocate(_ byteCount: Int) throws -> Piece {
+    let rounded = Self.aligned(byteCount)
+    if buffers.isEmpty || buffers[buffers.count - 1].byteCount - used < rounded {
+      var block = rounded
+      for next in pieces.dropFirst(handedOut + 1).map(Self.aligned) {
+        guard block + next <= blockBytes else { break }
+        block += next
+      }
+      buffers.append(try device.makeBuffer(byteCount: block, memory: memory, label: label))
+      used = 0
     }
-    let block = max(rounded, min(blockBytes, rounded + expected))
-    let buffer = try device.makeBuffer(byteCount: block, memory: memory, label: label)
-    buffers.append(buffer)
-    used = rounded
-    return Piece(buffer: buffer, offset: 0, byteCount: byteCount)
+    handedOut += 1
+    defer { used += rounded }
+    return Piece(buffer: buffers[buffers.count - 1], offset: used, byteCount: byteCount)
   }
+
+  private static func aligned(_ byteCount: Int) -> Int { (byteCount + 255) / 256 * 256 }
 }

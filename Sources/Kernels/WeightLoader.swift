@@ -15,17 +15,16 @@ package final class WeightLoader {
   private var slots: [StagingSlot] = []
   private var next = 0
   private var constants: [UInt32] = []
-  private var remaining: Int
   let rowInterleave: Int
   /// Whether the matrices are for fused products.
   var fuses: Bool { cache.traits.method.fuses }
 
   /// - Parameters:
-  ///   - totalBytes: about how many bytes of device layout will be loaded in all.
+  ///   - pieces: bytes in device layout of each matrix that memory will be found for, in the order of the calls.
   ///   - rowInterleave: of all matrices (see `WeightFormat`); nil for what suits the device.
   ///   - onProgress: called with the bytes of the source that were read since the last call; may throw to stop.
   package init(
-    cache: KernelCache, source: any TensorSource, totalBytes: Int, slotBytes: Int? = nil,
+    cache: KernelCache, source: any TensorSource, pieces: [Int], slotBytes: Int? = nil,
     rowInterleave: Int? = nil,
     onProgress: @escaping (Int) throws -> Void
   ) throws {
@@ -33,8 +32,7 @@ package final class WeightLoader {
     self.rowInterleave = rowInterleave ?? cache.traits.rowInterleave
     self.source = source
     self.onProgress = onProgress
-    remaining = totalBytes
-    arena = MemoryArena(device: cache.device, label: "weights")
+    arena = MemoryArena(device: cache.device, label: "weights", pieces: pieces)
     let slotBytes = slotBytes ?? Self.slotBytes(cache.traits)
     for index in 0..<2 {
       slots.append(try StagingSlot(device: cache.device, byteCount: slotBytes, index: index))
@@ -79,8 +77,7 @@ package final class WeightLoader {
   }
 
   package func matrix(_ spec: MatrixSpec) throws -> DeviceMatrix {
-    remaining = max(0, remaining - spec.byteCount)
-    return try matrix(spec, at: try arena.allocate(spec.byteCount, expected: remaining))
+    try matrix(spec, at: try arena.allocate(spec.byteCount))
   }
 
   /// The matrix, in memory of the caller's.
@@ -136,7 +133,7 @@ package final class WeightLoader {
   /// Waits for all loading, and returns the buffers to keep and the address of the first constant.
   package func finish() throws -> (buffers: [Buffer], constants: UInt64) {
     let byteCount = max(256, constants.count * 4)
-    let piece = try arena.allocate(byteCount, expected: 0)
+    let piece = try arena.allocate(byteCount)
     var done = 0
     while done < constants.count {
       let slot = try nextSlot()

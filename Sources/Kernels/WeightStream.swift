@@ -76,7 +76,9 @@ package final class WeightStream: @unchecked Sendable {
       : nil
     copied = try device.makeSemaphore()
     consumed = try device.makeSemaphore()
-    arena = MemoryArena(device: device, label: "weights on the host", memory: .upload, blockBytes: 256 << 20)
+    arena = MemoryArena(
+      device: device, label: "weights on the host", memory: .upload, blockBytes: 256 << 20,
+      pieces: layout.units.filter { $0.tier == .host }.map(\.byteCount))
     if layout.largestFileUnit > 0 {
       reader = try WeightFileReader(
         device: device, paths: paths, slotBytes: layout.largestFileUnit, slotCount: Self.readSlots,
@@ -97,10 +99,8 @@ package final class WeightStream: @unchecked Sendable {
 
   /// Brings what stays on the host there, in device layout: made in the ring, then copied back.
   func load(_ loader: WeightLoader) throws {
-    var remaining = layout.byteCount(from: .host)
     for (index, unit) in layout.units.enumerated() where unit.tier == .host {
-      remaining -= unit.byteCount
-      let image = try arena.allocate(unit.byteCount, expected: remaining)
+      let image = try arena.allocate(unit.byteCount)
       hostBytes += unit.byteCount
       images[index] = image
       for member in layout.members[unit.members] {

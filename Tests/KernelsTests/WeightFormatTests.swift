@@ -86,7 +86,7 @@ struct WeightFormatTests {
   private func roundTrip(_ source: RawBlocks, _ parts: [WeightLoader.Part]) throws -> [[Float]] {
     let device = try TestDevice.open()
     let cache = KernelCache(device: device)
-    let loader = try WeightLoader(cache: cache, source: source, totalBytes: 1 << 20, onProgress: { _ in })
+    let loader = try WeightLoader(cache: cache, source: source, pieces: [], onProgress: { _ in })
     let matrix = try loader.matrix(parts)
     let weights = try loader.finish()
 
