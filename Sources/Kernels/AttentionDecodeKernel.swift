@@ -35,15 +35,17 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
 
     /// All that a lane has of a round at once; nil where octets cannot be dealt out evenly, or registers would not do.
     ///
-    /// - Parameter isSingle: whether a single token has the device for itself, so that latency counts more than what
-    ///   a round costs.
-    package init?(_ heads: HeadLayout, group: Int, isSingle: Bool, subgroupSize: Int) {
+    /// - Parameters:
+    ///   - isSingle: whether a single token has the device for itself, so that latency counts more than what a round
+    ///     costs.
+    ///   - isAhead: whether loads start a round ahead, where two rounds' are to be held.
+    package init?(_ heads: HeadLayout, group: Int, isSingle: Bool, isAhead: Bool, subgroupSize: Int) {
       let octets = heads.headSize / 8
       guard octets & (octets - 1) == 0, octets >= 8, octets <= subgroupSize, group <= 4 else { return nil }
-      keyLanes = max(octets / 8, isSingle ? 2 : 1)
+      keyLanes = isAhead ? octets / 4 : max(octets / 8, isSingle ? 2 : 1)
       batch = octets / keyLanes
       valueBatch = batch
-      isAhead = isSingle
+      self.isAhead = isAhead
     }
   }
 
@@ -61,14 +63,15 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     traits: DeviceTraits
   ) {
     guard traits.canShuffle, !traits.isCPU else { return nil }
-    self.init(heads: heads, tokenCount: tokenCount, isDeep: isDeep, next: next, anyDevice: traits)
-    // Behind a barrier, loads a round ahead cost an H200 more than they gain.
-    lanes.isAhead = lanes.isAhead && isChained
+    self.init(
+      heads: heads, tokenCount: tokenCount, isDeep: isDeep, isChained: isChained, next: next,
+      anyDevice: traits)
   }
 
   /// The same where it runs but is not the fastest, for tests.
   package init(
-    heads: HeadLayout, tokenCount: Int, isDeep: Bool, next: ProductForm, anyDevice traits: DeviceTraits
+    heads: HeadLayout, tokenCount: Int, isDeep: Bool, isChained: Bool = false, next: ProductForm,
+    anyDevice traits: DeviceTraits
   ) {
     self.heads = heads
     self.next = next
@@ -76,7 +79,11 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     let headsPerKV = heads.headCount / heads.kvHeadCount
     // Query heads share what is read of the cache, which matters where that is much; else each gets a workgroup.
     group = isDeep || tokenCount * heads.headCount > 256 ? min(headsPerKV, 8) : 1
-    let even = Lanes(heads, group: group, isSingle: isDeep && isAlone, subgroupSize: traits.subgroupSize)
+    let isSingle = isDeep && isAlone
+    // Behind a barrier, loads a round ahead cost an H200 more than they gain.
+    let even = Lanes(
+      heads, group: group, isSingle: isSingle, isAhead: isSingle && isChained,
+      subgroupSize: traits.subgroupSize)
     lanes = even ?? Lanes(batch: heads.headSize % 64 == 0 && group <= 4 ? 8 : 2)
     // As many invocations as can have the registers that they need; half of them where there is little to do. Of
     // subgroups of 64 a workgroup of 512 leaves AMD's compiler three registers short.

@@ -87,7 +87,8 @@ struct AttentionChecks {
     kernel.subgroups = max(1, kernel.subgroups >> (turn % 3))
     kernel.leastRounds = 1 + turn % 5
     let lanes = AttentionDecodeKernel.Lanes(
-      attempt.heads, group: kernel.group, isSingle: isAhead, subgroupSize: bench.traits.subgroupSize)
+      attempt.heads, group: kernel.group, isSingle: isAhead || turn % 3 == 1, isAhead: isAhead,
+      subgroupSize: bench.traits.subgroupSize)
     if let lanes { kernel.lanes = lanes } else if isAhead { return nil }
     return Subject(
       text: "decode, group \(kernel.group), subgroups \(kernel.subgroups), splits \(kernel.splits), "
