@@ -1,5 +1,12 @@
+import Synchronization
 import Transformer
 import VulkanRuntime
+
+/// When a device was lost; nil until it is.
+package final class LossMoment: Sendable {
+  let time = Mutex<ContinuousClock.Instant?>(nil)
+  package var instant: ContinuousClock.Instant? { time.withLock(\.self) }
+}
 
 /// What an engine does about devices that fail.
 extension Engine {
@@ -32,6 +39,31 @@ extension Engine {
       )
     }
     try rebuild(batch)
+  }
+
+  /// Lets a device of a mesh be lost in the middle of a step to come, for tests and measurements: its part is refused as
+  /// by a driver whose device is gone, when those before it have theirs, and wait for it.
+  ///
+  /// - Parameter step: which of the steps to come, from 1 on.
+  /// - Returns: when that was, once it has been.
+  @discardableResult
+  package func loseDevice(_ device: Int, atStep step: Int) throws -> LossMoment {
+    try withWorkingBatch { batch in
+      guard let runner = try batch.runner as? MeshRunner, runner.runners.indices.contains(device) else {
+        throw EngineError(.option, "device \(device) is not one of a mesh's")
+      }
+      let moment = LossMoment()
+      let name = runner.runners[device].device.physical.name
+      var count = 0
+      runner.beforeSubmission = { submitted in
+        guard submitted == device else { return [] }
+        count += 1
+        guard count == step else { return [] }
+        moment.time.withLock { $0 = .now }
+        throw VulkanError(kind: .deviceLost, description: "device \(device) (\(name)) is gone")
+      }
+      return moment
+    }
   }
 
   private func note(_ lost: Set<Int>, of batch: Batch) {

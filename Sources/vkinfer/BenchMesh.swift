@@ -86,6 +86,12 @@ struct BenchMesh: ParsableCommand {
   @Option(help: ArgumentHelp("Draw that into a file.", valueName: "file"))
   var svg: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "At the end let this device of the mesh, from 0 on, be lost in the middle of a step, and show how soon requests "
+        + "know and the others go on.", valueName: "number"))
+  var lose: Int?
+
   @Flag(help: "Write comma-separated values.")
   var csv = false
 
@@ -146,6 +152,9 @@ struct BenchMesh: ParsableCommand {
     let mesh = MeshShape(tensor: options.tensorParallel, pipeline: options.pipelineParallel)
     guard !compare || mesh.deviceCount > 1 else {
       throw ValidationError("--compare is for several devices: use --tensor-parallel or --pipeline-parallel")
+    }
+    if let lose, !(0..<mesh.deviceCount).contains(lose) || mesh.deviceCount == 1 {
+      throw ValidationError("--lose \(lose) is not possible: use the number of a device of a mesh, from 0 on")
     }
     let model = try source.open(type.types[0])
     let counts = batch.counts
@@ -219,6 +228,7 @@ struct BenchMesh: ParsableCommand {
       ])
     }
     if plan || svg != nil { try showPlan(engine) }
+    if let lose { try report.note(try run.loss(of: lose, batch: counts.last ?? 1)) }
     loaded.savePipelines(verbose: false)
     try loaded.checkValidation()
   }

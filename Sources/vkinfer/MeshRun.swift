@@ -46,6 +46,38 @@ struct MeshRun {
     return (Samples(alone), Samples(try (0..<repetitions).map { _ in try measure(count).decode }))
   }
 
+  /// Loses a device in the middle of a step of `batch` texts: how soon the texts ended with an error, and how soon the
+  /// devices that are left gave another token.
+  func loss(of device: Int, batch: Int) throws -> String {
+    let counts = TokenCounts(batch)
+    for index in 0..<batch {
+      var request = GenerationRequest(prompt: [1, 2, Int32(3 + index)])
+      request.maxTokens = tokens
+      request.ignoresEndOfText = true
+      try engine.submit(request) { counts.take($0, index: index) }
+    }
+    let moment = try engine.loseDevice(device, atStep: 2 + tokens / 2)
+    var failure: (any Error)?
+    while failure == nil {
+      if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
+      do {
+        guard try engine.step() else { break }
+      } catch { failure = error }
+    }
+    let known = ContinuousClock.now
+    guard let failure, let lost = moment.instant else {
+      throw CommandError("texts of \(tokens) tokens ended before device \(device) was lost: use a larger -n")
+    }
+    let text =
+      "lost     device \(device), in mid-step: \(counts.failureCount) of \(batch) texts ended with an error "
+      + "\(Format.decimal((known - lost) / .milliseconds(1), 1)) ms after (\(failure))"
+    var request = GenerationRequest(prompt: [1, 2, 3])
+    request.maxTokens = 1
+    _ = try engine.generate(request)
+    let again = Format.decimal((ContinuousClock.now - lost) / .seconds(1), 1)
+    return "\(text); \(again) s after it there is the next token: \(engine.lossText ?? "")"
+  }
+
   /// The part of the steps of `count` texts that devices spend leaving things for others of their stage, and waiting for
   /// them; nil where they have no clocks.
   func exchangeShare(_ count: Int) throws -> Double? {

@@ -6,7 +6,7 @@ final class TokenCounts: Sendable {
   private struct State {
     var counts: [Int]
     var start: (time: ContinuousClock.Instant, tokens: Int)?
-    var failure: (any Error)?
+    var failures: [any Error] = []
   }
   private let state: Mutex<State>
 
@@ -22,13 +22,14 @@ final class TokenCounts: Sendable {
         if state.start == nil, state.counts.allSatisfy({ $0 > 0 }) {
           state.start = (.now, state.counts.reduce(0, +))
         }
-      case .failed(let error): state.failure = error
+      case .failed(let error): state.failures.append(error)
       case .prompt, .finished: break
       }
     }
   }
 
-  var failure: (any Error)? { state.withLock { $0.failure } }
+  var failure: (any Error)? { state.withLock { $0.failures.last } }
+  var failureCount: Int { state.withLock { $0.failures.count } }
 
   /// The time at which each had a token, and how many there were then.
   var whenAllHadStarted: (ContinuousClock.Instant, Int) {

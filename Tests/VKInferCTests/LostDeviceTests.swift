@@ -1,7 +1,6 @@
 import CVKInfer
 import Foundation
 import Testing
-import VulkanRuntime
 
 @testable import Engine
 @testable import VKInferC
@@ -11,17 +10,7 @@ import VulkanRuntime
 struct LostDeviceTests {
   /// Lets a device of a mesh be lost before a step to come, of one of the engines behind a handle.
   static func lose(_ device: Int, of handle: OpaquePointer?, engine: Int = 0, step: Int) throws {
-    let lost = try find(handle, EngineObject.self).inspect { $0.engines[engine] }
-    try lost.withBatch { batch in
-      let runner = try #require(batch.runner as? MeshRunner)
-      var count = 0
-      runner.beforeSubmission = { submitted in
-        guard submitted == device else { return [] }
-        count += 1
-        guard count == step else { return [] }
-        throw VulkanError(kind: .deviceLost, description: "device \(device) is gone")
-      }
-    }
+    try find(handle, EngineObject.self).inspect { $0.engines[engine] }.loseDevice(device, atStep: step)
   }
 
   /// Two texts run and two wait when a device is lost: the first two fail with one error each, the others go on with the
