@@ -181,6 +181,20 @@ private struct MatrixStep {
       if let directTiling = recorder.directTiling { direct.tiling = directTiling }
       return try direct.record(commands, push: push, tokenCount: tokenCount, cache: recorder.cache)
     }
+    if recorder.traits.method.gemm == nil,
+      let dequantized = DequantizedProduct(
+        kernel, tokenCount: tokenCount, address: workspace.address(.dequantized),
+        byteCount: workspace.dequantizedBytes)
+    {
+      return try dequantized.record(commands, push: push, cache: recorder.cache) {
+        try staged($0, $1, tokenCount: tokenCount)
+      }
+    }
+    try staged(kernel, push, tokenCount: tokenCount)
+  }
+
+  /// The product with its tile in shared memory.
+  private func staged(_ kernel: MatrixKernel, _ push: MatrixPush, tokenCount: Int) throws {
     var tiling = kernel.tiling(tokenCount: tokenCount, traits: recorder.traits)
     if kernel.partialCount(tiling, tokenCount: tokenCount) > workspace.partialCount
       || kernel.counterCount(tiling, tokenCount: tokenCount) > workspace.counterCount

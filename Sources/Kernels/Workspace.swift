@@ -36,6 +36,7 @@ package final class Workspace: Sendable {
   /// Floats of `partials`, and counters.
   package let partialCount: Int
   package let counterCount: Int
+  package let dequantizedBytes: Int
 
   package let memory: Buffer
   /// Written by the host: [sequence][pagesPerSequence] page numbers.
@@ -52,6 +53,8 @@ package final class Workspace: Sendable {
     case fresh
     /// Inputs of an unfused step's products, in blocks of bytes.
     case quantised, quantisedScales
+    /// Rows of a matrix as float16: see `DequantizedProduct`.
+    case dequantized
   }
 
   package init(device: Device, program: Program, limits: StepLimits, traits: DeviceTraits) throws {
@@ -66,6 +69,7 @@ package final class Workspace: Sendable {
     offsets = sizes.offsets
     partialCount = sizes.partials
     counterCount = sizes.counters
+    dequantizedBytes = sizes.dequantizedBytes
     memory = try device.makeBuffer(byteCount: sizes.byteCount, memory: .device, label: "activations")
     blockTables = try device.makeBuffer(
       byteCount: 4 * limits.sequences * limits.pagesPerSequence, memory: .mappedDevice, label: "block tables")
@@ -103,6 +107,7 @@ package final class Workspace: Sendable {
     var logitsStride: Int
     var partials = 0
     var counters = 0
+    var dequantizedBytes = 0
     var offsets: [Int] = []
     var byteCount = 0
 
@@ -153,6 +158,9 @@ package final class Workspace: Sendable {
         // Products whose tiles are few share the inputs of each among workgroups, as far as this goes.
         partials = max(partials, 4 << 20)
         counters = max(counters, 4096)
+        if traits.method.gemm == nil, limits.rows >= DequantizedProduct.leastTokens {
+          dequantizedBytes = Self.dequantizedBytes(program, traits)
+        }
       }
       for array in Array.allCases {
         let floats =
@@ -175,11 +183,18 @@ package final class Workspace: Sendable {
           case .logits: limits.outputs * logitsStride
           case .counters: counters
           case .lastTokens: limits.sequences
+          case .dequantized: dequantizedBytes / 4
           case .fresh: heads.cacheType == .f16 ? 0 : limits.rows * CacheWriteKernel.width(heads)
           }
         offsets.append(byteCount)
         byteCount += (max(floats, 1) * 4 + 255) / 256 * 256
       }
+    }
+
+    private static func dequantizedBytes(_ program: Program, _ traits: DeviceTraits) -> Int {
+      program.stages.filter(\.isOfLayer).flatMap { $0.matrixSpecs(rowInterleave: traits.rowInterleave) }
+        .filter { DequantizeKernel.takes($0.format) }
+        .reduce(0) { max($0, DequantizedProduct.byteCount(rows: $1.rows, columns: $1.columns)) }
     }
   }
 }
@@ -269,6 +284,15 @@ package struct StepContents: Sendable {
             first_row: UInt32(index), row_count: 1, sequence: row.sequence,
             first_position: row.position))
       }
+    }
+  }
+}
+
+extension Stage {
+  fileprivate var isOfLayer: Bool {
+    switch self {
+    case .embed, .logits: false
+    case .queryKeyValue, .attention, .residualProjection, .gatedFeedForward, .collective: true
     }
   }
 }

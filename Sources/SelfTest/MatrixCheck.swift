@@ -23,6 +23,8 @@ struct MatrixCheck {
     /// What the engine chooses.
     case own
     case staged(MatrixTiling)
+    /// Weights are made float16 first, so many rows at a time.
+    case dequantized(MatrixTiling, rowsAtOnce: Int)
     case direct(FragmentLayout, DirectMatrixKernel.Tiling)
 
     /// What a check's name has of it.
@@ -30,6 +32,7 @@ struct MatrixCheck {
       switch self {
       case .own: ""
       case .staged(let tiling): ", \(tiling.text)"
+      case .dequantized(let tiling, let rows): ", \(tiling.text), dequantized by \(rows)"
       case .direct(_, let tiling): ", \(tiling.text)"
       }
     }
@@ -67,10 +70,12 @@ struct MatrixCheck {
   private struct Product {
     var kernel: Kernel
     var push: MatrixPush
-    var partials: MemoryImage.Region
+    /// What it leaves there is its own.
+    var scratch: [MemoryImage.Region]
 
     enum Kernel {
       case staged(MatrixKernel, MatrixTiling)
+      case dequantized(DequantizedProduct, MatrixTiling)
       case direct(DirectMatrixKernel)
     }
   }
@@ -78,10 +83,21 @@ struct MatrixCheck {
   /// Gives a dispatch what workgroups that share inputs need; products that run at the same time share none of it.
   private func product(_ kernel: MatrixKernel, _ push: MatrixPush, image: inout MemoryImage) -> Product {
     let chosen: Product.Kernel
+    var scratch: MemoryImage.Region?
     var (partialCount, counterCount) = (0, 0)
     switch cut {
     case .direct(let layout, let tiling):
       chosen = .direct(DirectMatrixKernel(kernel, layout: layout, tiling: tiling))
+    case .dequantized(let tiling, let rowsAtOnce):
+      let halves = image.addPoisoned(rowsAtOnce * kernel.matrix.columns / 2)
+      scratch = halves
+      guard
+        let dequantized = DequantizedProduct(kernel, address: halves.address, rowsAtOnce: rowsAtOnce)
+      else { preconditionFailure("weights that are not quantised") }
+      chosen = .dequantized(dequantized, tiling)
+      // Parts have fewer rows.
+      partialCount = kernel.partialCount(tiling, tokenCount: dispatched)
+      counterCount = kernel.counterCount(tiling, tokenCount: dispatched)
     case .own, .staged:
       let own = DirectMatrixKernel(kernel, tokenCount: dispatched, traits: bench.traits)
       if case .own = cut, let own {
@@ -98,7 +114,8 @@ struct MatrixCheck {
     var push = push
     push.partials = partials.address
     push.counters = image.add([UInt32](repeating: 0, count: max(1, counterCount))).address
-    return Product(kernel: chosen, push: push, partials: partials)
+    return Product(
+      kernel: chosen, push: push, scratch: [partials] + (scratch.map { [$0] } ?? []))
   }
 
   private func record(_ product: Product, _ commands: CommandBuffer) throws {
@@ -106,6 +123,10 @@ struct MatrixCheck {
     case .staged(let kernel, let tiling):
       try kernel.record(
         commands, push: product.push, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
+    case .dequantized(let dequantized, let tiling):
+      try dequantized.record(commands, push: product.push, cache: bench.cache) {
+        try $0.record(commands, push: $1, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
+      }
     case .direct(let kernel):
       try kernel.record(commands, push: product.push, tokenCount: dispatched, cache: bench.cache)
     }
@@ -160,7 +181,7 @@ struct MatrixCheck {
       commands.dispatchBarrier()
       try record(product, commands)
     } compare: { outcome in
-      outcome.ignore(product.partials)
+      product.scratch.forEach { outcome.ignore($0) }
       let gathered = outputRows.flatMap { x[$0 * width..<($0 + 1) * width] }.map(Double.init)
       let normed = inputs.values(&outcome)
       let expected = try ReferenceStages.logits(stage, normed: normed, weights: reader)
@@ -222,7 +243,7 @@ struct MatrixCheck {
       commands.dispatchBarrier()
       try record(NormaliseKernel(hasNorm: false, hasAddend: true), normalise, commands)
     } compare: { outcome in
-      outcome.ignore(product.partials)
+      product.scratch.forEach { outcome.ignore($0) }
       let scaled = input.contents.map { $0 * Double(push.scale) }
       let expected = try ReferenceStages.residualProjection(
         stage, x: x.map(Double.init), input: scaled, weights: reader)
@@ -257,7 +278,7 @@ struct MatrixCheck {
     try bench.check(name, image: image) { commands in
       try record(product, commands)
     } compare: { outcome in
-      outcome.ignore(product.partials)
+      product.scratch.forEach { outcome.ignore($0) }
       let expected = try ReferenceStages.gatedFeedForward(
         stage, normed: inputs.contents, weights: reader)
       return [
@@ -297,7 +318,7 @@ struct MatrixCheck {
       try outputs.recordNorms(
         commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
-      for product in products { outcome.ignore(product.partials) }
+      for product in products { product.scratch.forEach { outcome.ignore($0) } }
       let expected = try ReferenceStages.queryKeyValue(
         stage, normed: inputs.contents, positions: outputs.positions, weights: reader)
       return outputs.comparisons(

@@ -86,13 +86,23 @@ struct MatrixChecks {
             cut: .direct(layout, direct[(turn + index) % direct.count]))
         }
       } ?? []
+    // Parts of a product come one after the other, of which several workgroups may share inputs.
+    let dequantized =
+      DequantizedProduct.takes(TensorType.allCases[formatIndex])
+      ? [
+        Cut(
+          tokenCount: tokenCounts[(turn + 2) % 5],
+          cut: .dequantized(tilings[turn % tilings.count], rowsAtOnce: [32, 4096, 64][turn % 3]))
+      ] : []
     if bench.traits.isCPU {
       // Formats with long chunks take a CPU driver's compiler a minute.
       let isShort = WeightFormat.of(TensorType.allCases[formatIndex]).chunk <= 16
-      return [cut(formatIndex + formatIndex / LinearStages.count)] + directCuts.prefix(isShort ? 1 : 0)
+      return [cut(formatIndex + formatIndex / LinearStages.count)] + dequantized
+        + directCuts.prefix(isShort ? 1 : 0)
     }
     let own = Cut(tokenCount: tokenCounts[turn / 3 % 5], cut: .own)
-    return (0..<3).map { cut(3 * turn + $0) } + directCuts.prefix(2) + (turn % 3 == 0 ? [own] : [])
+    return (0..<3).map { cut(3 * turn + $0) } + dequantized + directCuts.prefix(2)
+      + (turn % 3 == 0 ? [own] : [])
   }
 
   /// Ways to cut the kernel without shared memory: one fragment or several, along rows and tokens, alone or shared.

@@ -44,6 +44,18 @@ extension PipelineVariants {
     return result
   }
 
+  /// The kernel that makes weights float16 for prompts.
+  func dequantize(_ type: TensorType) -> [PipelineVariant] {
+    let matrix = DeviceMatrix(format: .of(type), rows: 4096, columns: 4096, planes: [], rowOffset: 0)
+    guard units != nil, let kernel = DequantizeKernel(matrix) else { return [] }
+    let constants = kernel.specialization(traits)
+    return [
+      PipelineVariant(
+        shader: kernel.shaderName, specialization: constants,
+        pushConstantBytes: MemoryLayout<DequantizePush>.size, text: "threads \(constants[0])")
+    ]
+  }
+
   var flash: [PipelineVariant] {
     guard let units else { return [] }
     let sizes: [(Int, KVCacheType)] =

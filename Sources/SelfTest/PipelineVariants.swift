@@ -20,10 +20,13 @@ struct PipelineVariants {
   let units: MatrixUnits?
 
   var all: [PipelineVariant] {
-    TensorType.allCases.flatMap {
-      [repack($0), random($0)] + embed($0) + linear($0) + tiles($0) + naive($0) + matrix($0)
-    } + attention
+    TensorType.allCases.flatMap(ofFormat) + attention
       + flash + normalise + outputs + combine + unfused + cacheWrite + exchange + [chain, sum, headNorm]
+  }
+
+  private func ofFormat(_ type: TensorType) -> [PipelineVariant] {
+    let products = linear(type) + tiles(type) + naive(type) + matrix(type) + dequantize(type)
+    return [repack(type), random(type)] + embed(type) + products
   }
 
   private var cacheWrite: [PipelineVariant] {

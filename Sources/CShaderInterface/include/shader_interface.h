@@ -399,6 +399,14 @@ struct FlashPush {
   F32 softcap;                         // 0: none
 };
 
+// Arguments of the kernel that makes float16 rows of a quantised matrix.
+struct DequantizePush {
+  STRUCT(WeightPlanes) weights;
+  GPU_POINTER(QuadsOut) outputs;
+  U32 first_chunk;
+  U32 chunk_count;
+};
+
 // Arguments of the kernel that makes the inputs of matrix products: norm(inputs), as float16.
 struct NormalisePush {
   GPU_POINTER(Floats4Out) inputs;      // activation layout, [row][input_stride]
