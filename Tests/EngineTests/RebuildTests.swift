@@ -62,7 +62,7 @@ struct RebuildTests {
       runner.beforeSubmission = { submitted in
         guard submitted == device else { return [] }
         count += 1
-        return count == step ? [(never, 1)] : []
+        return count == step ? [(never, UInt64(1))] : []
       }
       return never
     }

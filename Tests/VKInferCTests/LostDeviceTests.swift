@@ -1,6 +1,7 @@
 import CVKInfer
 import Foundation
 import Testing
+import VulkanRuntime
 
 @testable import Engine
 @testable import VKInferC
