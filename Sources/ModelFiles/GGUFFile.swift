@@ -84,7 +84,9 @@ extension GGUFFile: TensorSource {
   ) throws -> R {
     let range = rows.lowerBound * tensor.rowBytes..<rows.upperBound * tensor.rowBytes
     return try withExtendedLifetime(self) {
-      try body(UnsafeRawBufferPointer(rebasing: bytes(of: tensor)[range]))
+      let bytes = UnsafeRawBufferPointer(rebasing: bytes(of: tensor)[range])
+      defer { files[tensor.file].release(bytes) }
+      return try body(bytes)
     }
   }
 }

@@ -31,6 +31,16 @@ final class MappedFile: Sendable {
     bytes = UnsafeRawBufferPointer(start: address, count: status.st_size)
   }
 
+  /// Gives up the process's hold on what was read of the file, which would otherwise count as the process's memory to its
+  /// end. The system's cache keeps the pages, and they come back when touched. What is small is not worth the call.
+  func release(_ read: UnsafeRawBufferPointer) {
+    let page = sysconf(Int32(_SC_PAGESIZE))
+    guard read.count >= 1 << 20, let base = read.baseAddress else { return }
+    let start = (Int(bitPattern: base) + page - 1) / page * page
+    let end = (Int(bitPattern: base) + read.count) / page * page
+    madvise(UnsafeMutableRawPointer(bitPattern: start), end - start, MADV_DONTNEED)
+  }
+
   deinit {
     munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count)
   }
