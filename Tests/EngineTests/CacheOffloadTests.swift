@@ -1,6 +1,8 @@
 import Foundation
 import ModelFiles
 import Testing
+import enum Transformer.MeshPath
+import struct Transformer.MeshShape
 import VulkanRuntime
 
 @testable import Engine
@@ -106,19 +108,29 @@ struct CacheOffloadTests {
     }
   }
 
+  static let meshes: [(MeshShape, Int?, MeshPath)] = [
+    (MeshShape(tensor: 2), nil, .threads), (MeshShape(pipeline: 2), nil, .threads),
+    (MeshShape(tensor: 2, pipeline: 2), nil, .threads), (MeshShape(tensor: 2), 9_000_000, .threads),
+    (MeshShape(pipeline: 2), 9_000_000, .threads), (MeshShape(tensor: 2), nil, .flags),
+    (MeshShape(pipeline: 2), nil, .flags), (MeshShape(tensor: 2), 9_000_000, .flags),
+  ]
+
   /// Each device of a mesh brings what it has of keys and values, with weights that stream or without.
-  @Test(
-    arguments: [(2, 1, nil), (1, 2, nil), (2, 2, nil), (2, 1, 9_000_000), (1, 2, 9_000_000)]
-      as [(Int, Int, Int?)])
-  func meshesBringTheirOwn(_ tensor: Int, _ pipeline: Int, _ gpu: Int?) throws {
-    let path = try StreamTests.file(.q8_0, "offload-mesh")
-    defer { try? FileManager.default.removeItem(atPath: path) }
-    let model = try LanguageModel(weightsOf: path)
+  @Test(arguments: meshes)
+  func meshesBringTheirOwn(_ mesh: MeshShape, _ gpu: Int?, _ path: MeshPath) throws {
+    let file = try StreamTests.file(.q8_0, "offload-mesh")
+    defer { try? FileManager.default.removeItem(atPath: file) }
+    let model = try LanguageModel(weightsOf: file)
     func engine(_ offload: KVOffload) throws -> Engine {
       var options = Self.options(offload)
-      options.tensorParallel = tensor
-      options.pipelineParallel = pipeline
-      options.meshPath = .threads
+      options.tensorParallel = mesh.tensor
+      options.pipelineParallel = mesh.pipeline
+      options.meshPath = path
+      if path == .flags {
+        // As GPUs of their own are: every count in a place of its own, stages in chains.
+        options.meshMemory = .host
+        options.meshIsApart = true
+      }
       options.cacheTokens = 640
       if offload == .on { options.memory.device = gpu }
       return try Engine(model: model, options: options)
@@ -129,7 +141,8 @@ struct CacheOffloadTests {
     let what = engine.placementText ?? "all on the devices"
     let before = try #require(engine.cacheStreaming, "\(what)")
     #expect(
-      before.hostLayers == (pipeline == 1 ? 6 : 4) && engine.cacheTokens == resident.cacheTokens, "\(what)")
+      before.hostLayers == (mesh.pipeline == 1 ? 6 : 4) && engine.cacheTokens == resident.cacheTokens,
+      "\(what)")
     #expect((engine.streamedBytes > 0) == (gpu != nil), "\(what)")
     Self.expectEqual(
       try Self.generate(engine, seed: 9, count: 8), try Self.generate(resident, seed: 9, count: 8), what)
