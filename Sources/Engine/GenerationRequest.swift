@@ -89,13 +89,14 @@ public struct GenerationResult: Sendable {
   /// Tokens of the prompt whose keys and values were there from an earlier request.
   public var sharedTokenCount: Int
   public var finishReason: FinishReason
-  /// From the request to the first token.
+  /// From the request to the first token, or to the end where there was none.
   public var timeToFirstToken: Double
   /// From the first token to the last.
   public var decodeSeconds: Double
 
+  /// 0 without a token: the prompt may not have been processed.
   public var promptTokensPerSecond: Double {
-    timeToFirstToken > 0 ? Double(promptTokenCount) / timeToFirstToken : 0
+    timeToFirstToken > 0 && !tokens.isEmpty ? Double(promptTokenCount) / timeToFirstToken : 0
   }
   /// Tokens after the first, over the time they took.
   public var decodeTokensPerSecond: Double {

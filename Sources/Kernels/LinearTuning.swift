@@ -21,6 +21,8 @@ package final class LinearTuning: Sendable {
   private static let kind = "tuning"
   private let device: Device
   private let measured: Mutex<[Key: Entry]>
+  /// Products that were asked for: the file is of all models.
+  private let asked = Mutex<Set<Key>>([])
 
   /// The fastest of the candidates that were tried, and how many of them were: the first ones.
   package struct Entry: Hashable, Sendable {
@@ -56,7 +58,8 @@ package final class LinearTuning: Sendable {
 
   /// What is known of a product; a file may hold anything, so it must be among the candidates.
   func known(_ key: Key, among candidates: [LinearKernel.Tiling]) -> Entry? {
-    measured.withLock { $0[key] }.flatMap { candidates.contains($0.tiling) ? $0 : nil }
+    asked.withLock { _ = $0.insert(key) }
+    return measured.withLock { $0[key] }.flatMap { candidates.contains($0.tiling) ? $0 : nil }
   }
 
   func set(_ tiling: LinearKernel.Tiling, tried: Int, for key: Key) {
@@ -76,10 +79,11 @@ package final class LinearTuning: Sendable {
     try device.keep(Array(lines.sorted().joined().utf8), as: Self.kind)
   }
 
-  /// A line for each product: what it is, and how it is cut.
+  /// A line for each product that was asked for: what it is, and how it is cut.
   package var texts: [String] {
-    measured.withLock { known in
-      known.map { key, entry in
+    let asked = asked.withLock(\.self)
+    return measured.withLock { known in
+      known.filter { asked.contains($0.key) }.map { key, entry in
         let tiling = entry.tiling
         return "\(key.text): subgroups \(tiling.subgroups), split \(tiling.split), rows \(tiling.rows), "
           + "columns \(tiling.columns), unroll \(tiling.unroll); the best of \(entry.tried)"

@@ -68,8 +68,14 @@ package struct WeightPlacement: Sendable {
       residentLayers = layerCount
       return
     }
+    // Random weights are in no file.
+    guard budget.from != .file || !source.paths.isEmpty else {
+      throw PlacementError("weights that are made at random are in no file: leave out --weights-from file")
+    }
+    let isHostOnly = budget.from == .host || source.paths.isEmpty
     var needed = 0
-    for fromFile in budget.from == .file ? [true] : budget.from == .host ? [false] : [false, true] {
+    var neededOfHost: Int?
+    for fromFile in budget.from == .file ? [true] : isHostOnly ? [false] : [false, true] {
       let choice = Self.choose(program, room: room, host: budget.host, usesFile: fromFile, from: budget.from)
       needed = choice.needed
       guard var residency = choice.residency else { continue }
@@ -84,8 +90,8 @@ package struct WeightPlacement: Sendable {
         layout.byteCount(from: .host) + table + WeightStream.readSlots * layout.largestFileUnit
         + 2 * WeightLoader.smallSlotBytes + Self.smallHostBytes
       guard host <= budget.host else {
-        needed = host
-        if fromFile || budget.from == .host {
+        neededOfHost = host
+        if fromFile || isHostOnly {
           throw PlacementError(
             "too little host memory: weights that the device has no room for take \(megabytes(host)) of it, but only "
               + "\(megabytes(budget.host)) may be used; raise --host-memory or --gpu-memory"
@@ -100,6 +106,13 @@ package struct WeightPlacement: Sendable {
       residentBytes = choice.residentBytes
       residentLayers = choice.residentLayers
       return
+    }
+    if let neededOfHost {
+      throw PlacementError(
+        "too little memory: weights that the device has no room for take \(megabytes(neededOfHost)) of the host's, but "
+          + "only \(megabytes(budget.host)) may be used; from the file, cache, activations and weights take "
+          + "\(megabytes(fixed + needed + Self.smallBytes)) of the device's, but only \(megabytes(budget.device)) may be "
+          + "used; raise --host-memory or --gpu-memory")
     }
     throw PlacementError(
       "too little device memory: cache and activations take \(megabytes(fixed)) and weights that stream "

@@ -29,7 +29,7 @@ extension SelfTest {
   ///
   /// - Throws: when there is no usable device; pipelines that do not compile are results, not errors.
   package static func compileAll(
-    device spec: String?, onResult: (CompileResult) -> Void
+    device spec: String?, isCancelled: () -> Bool = { false }, onResult: (CompileResult) -> Void
   ) throws -> CompileSummary {
     let instance = try VulkanInstance()
     let physical = try DeviceSelection.select(spec: spec, from: instance.physicalDevices)
@@ -39,6 +39,7 @@ extension SelfTest {
     let traits = cache.traits
     var (pipelines, spills, failures, statistics) = (0, 0, 0, 0)
     for variant in PipelineVariants(traits: traits, units: traits.matrixUnits).all {
+      if isCancelled() { break }
       let result = compile(variant, cache: cache, traits: traits)
       pipelines += 1
       if result.spills { spills += 1 }

@@ -41,6 +41,7 @@ final class TestBench {
 
   private let filter: String?
   private let share: Share
+  private let isCancelled: @Sendable () -> Bool
   private let onResult: (SelfTestResult) -> Void
   private let memory: Buffer
   private let upload: Buffer
@@ -67,12 +68,14 @@ final class TestBench {
 
   init(
     device: Device, filter: String?, share: Share = Share(), seed: UInt64,
+    isCancelled: @escaping @Sendable () -> Bool = { false },
     onResult: @escaping (SelfTestResult) -> Void
   ) throws {
     self.device = device
     self.filter = filter
     self.share = share
     self.seed = seed
+    self.isCancelled = isCancelled
     self.onResult = onResult
     cache = KernelCache(device: device)
     memory = try device.makeBuffer(byteCount: Self.capacity, memory: .device, label: "self-test image")
@@ -88,6 +91,7 @@ final class TestBench {
 
   /// Whether a check of this name, or one whose name starts with it, was asked for.
   func matches(_ name: String) -> Bool {
+    if isCancelled() { return false }
     guard let filter else { return true }
     return name.contains(filter) || filter.hasPrefix(name)
   }

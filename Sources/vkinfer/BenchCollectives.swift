@@ -18,16 +18,19 @@ struct BenchCollectives: ParsableCommand {
     parsing: .unconditional, help: ArgumentHelp("The devices, with commas between.", valueName: "devices"))
   var devices = "0,0"
 
-  @Option(help: ArgumentHelp("Bytes of each operation, as a list.", valueName: "counts"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Bytes of each operation, as a list.", valueName: "counts"))
   var bytes = CountList([4096, 16384, 65536, 1 << 20])
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "The operations, with commas between: "
         + Collective.allCases.map(\.rawValue).joined(separator: ", ") + "; or all.", valueName: "operations"))
   var operations = Collective.allReduce.rawValue
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "How devices wait for one another, with commas between: flags (in shared memory), semaphores (of one device), threads (of the host); default: those that work.",
       valueName: "paths"))
@@ -35,12 +38,14 @@ struct BenchCollectives: ParsableCommand {
 
   @Option(
     name: .customLong("memory"),
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Where devices leave things for one another, with commas between: device (memory of the one that reads), host; default: those that work.",
       valueName: "kinds"))
   var memories: String?
 
-  @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 5
 
   @Flag(help: "Write comma-separated values.")
@@ -62,7 +67,9 @@ struct BenchCollectives: ParsableCommand {
   private var chosen: [Collective] {
     get throws {
       if operations == "all" { return Collective.allCases }
-      return try operations.split(separator: ",").map { name in
+      let names = operations.split(separator: ",")
+      guard !names.isEmpty else { throw ValidationError("--operations names none: use all, or leave it out") }
+      return try names.map { name in
         guard let operation = Collective(rawValue: String(name)) else {
           throw ValidationError("there is no operation \(name)")
         }

@@ -25,26 +25,32 @@ struct BenchMesh: ParsableCommand {
   @OptionGroup var source: BenchSubject
 
   @Option(
-    help: ArgumentHelp("The format of the random weights.", valueName: "type"),
+    parsing: .unconditional, help: ArgumentHelp("The format of the random weights.", valueName: "type"),
     transform: FormatList.init(text:))
   var type = FormatList([.f16])
 
-  @Option(help: ArgumentHelp("Tokens of the prompt that is measured alone.", valueName: "count"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Tokens of the prompt that is measured alone.", valueName: "count"))
   var prompt = 64
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("Tokens before each text (default: as many as of a prompt).", valueName: "count"))
   var depth: Int?
 
   private var textDepth: Int { depth ?? prompt }
 
-  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Tokens of each text.", valueName: "count"))
+  @Option(
+    name: [.customShort("n"), .long], parsing: .unconditional,
+    help: ArgumentHelp("Tokens of each text.", valueName: "count"))
   var tokens = 64
 
-  @Option(help: ArgumentHelp("Requests at a time, as a list.", valueName: "counts"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Requests at a time, as a list.", valueName: "counts"))
   var batch = CountList([1])
 
-  @Option(help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("How often each figure is measured.", valueName: "count"))
   var repetitions = 3
 
   @OptionGroup(title: "Engine")
@@ -56,6 +62,7 @@ struct BenchMesh: ParsableCommand {
   var memory: MemoryBudgetOptions
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Most tokens of a prompt in one step (default: by rule).", valueName: "tokens"))
   var promptChunk: Int?
@@ -64,6 +71,7 @@ struct BenchMesh: ParsableCommand {
   var measureStages = false
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("Groups of texts that take turns (default: as many as stages).", valueName: "count"))
   var groups: Int?
 
@@ -71,6 +79,7 @@ struct BenchMesh: ParsableCommand {
   var flush = false
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Make each step on each device last so many ms longer, or as many as so many ms a token give: 20 or 20,0.5.",
       valueName: "ms"),
@@ -83,10 +92,11 @@ struct BenchMesh: ParsableCommand {
   @Flag(help: "Show when each device computes and when it idles, for one prompt and for texts.")
   var plan = false
 
-  @Option(help: ArgumentHelp("Draw that into a file.", valueName: "file"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Draw that into a file.", valueName: "file"))
   var svg: String?
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "At the end let this device of the mesh, from 0 on, be lost in the middle of a step, and show how soon requests "
         + "know and the others go on.", valueName: "number"))

@@ -25,22 +25,29 @@ struct BenchModel: ParsableCommand {
   @OptionGroup var source: BenchSubject
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("The formats of the random weights, as a list.", valueName: "types"),
     transform: FormatList.init(text:))
   var type = FormatList([.q4_k])
 
-  @Option(help: ArgumentHelp("Tokens of the prompts, as a list; 0 is none.", valueName: "counts"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Tokens of the prompts, as a list; 0 is none.", valueName: "counts"))
   var prompt = CountList([512])
 
   @Option(
     name: [.customShort("n"), .customLong("tokens")],
+    parsing: .unconditional,
     help: ArgumentHelp("Tokens to generate for each sequence; 0 is none.", valueName: "count"))
   var tokens = 128
 
-  @Option(help: ArgumentHelp("Tokens in the cache before generation, as a list.", valueName: "counts"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Tokens in the cache before generation, as a list.", valueName: "counts"))
   var depth = CountList([64])
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Sequences that generate at once, as a list; auto for as many as memory allows.", valueName: "counts"))
   var batch = BatchChoice.counts(CountList([1]))
@@ -56,6 +63,7 @@ struct BenchModel: ParsableCommand {
   var memory: MemoryBudgetOptions
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Keys and values in host memory, brought to the device layer by layer: auto (as many as do not fit), on (all) or off; "
         + "a list measures each.",

@@ -13,27 +13,40 @@ struct BenchPredict: ParsableCommand {
       feed-forward width of --ff; time is that of bytes, operations and collectives with the figures given.
       """)
 
-  @Option(help: "Devices in all.") var devices = 8
-  @Option(help: "Layers.") var layers = 80
-  @Option(help: "Elements of the residual stream.") var width = 8192
-  @Option(help: "Feed-forward columns.") var ff = 28672
-  @Option(help: "Elements of all kv heads.") var kvWidth = 1024
-  @Option(help: "Feed-forward matrices: 3 with a gate, 2 without.") var matrices = 3
-  @Option(help: "Tokens of the vocabulary.") var vocabulary = 128256
-  @Option(help: "Bytes of a weight.") var weightBytes = 2.0
-  @Option(help: "Sequences at a time, as a list.") var batch = CountList([1, 64])
-  @Option(help: "Tokens of each in the cache.") var context = 2048
-  @Option(help: "GB of memory of a device.") var memory = 80.0
-  @Option(help: "GB/s that kernels read.") var bandwidth = 2500.0
-  @Option(help: "TFLOPS that products of many tokens reach.") var teraflops = 400.0
-  @Option(help: "GB/s between two devices.") var link = 25.0
-  @Option(help: "us of an all-reduce of next to nothing.") var latency = 20.0
-  @Option(help: "us of a layer's dispatches and barriers.") var overhead = 15.0
-  @Option(help: "Devices of a node, between which the link is (default: all).") var node: Int?
-  @Option(help: "GB/s of a device between nodes.") var network = 25.0
-  @Option(help: "us of a message between nodes.") var networkLatency = 20.0
+  @Option(parsing: .unconditional, help: "Devices in all.") var devices = 8
+  @Option(parsing: .unconditional, help: "Layers.") var layers = 80
+  @Option(parsing: .unconditional, help: "Elements of the residual stream.") var width = 8192
+  @Option(parsing: .unconditional, help: "Feed-forward columns.") var ff = 28672
+  @Option(parsing: .unconditional, help: "Elements of all kv heads.") var kvWidth = 1024
+  @Option(parsing: .unconditional, help: "Feed-forward matrices: 3 with a gate, 2 without.") var matrices = 3
+  @Option(parsing: .unconditional, help: "Tokens of the vocabulary.") var vocabulary = 128256
+  @Option(parsing: .unconditional, help: "Bytes of a weight.") var weightBytes = 2.0
+  @Option(parsing: .unconditional, help: "Sequences at a time, as a list.") var batch = CountList([1, 64])
+  @Option(parsing: .unconditional, help: "Tokens of each in the cache.") var context = 2048
+  @Option(parsing: .unconditional, help: "GB of memory of a device.") var memory = 80.0
+  @Option(parsing: .unconditional, help: "GB/s that kernels read.") var bandwidth = 2500.0
+  @Option(parsing: .unconditional, help: "TFLOPS that products of many tokens reach.") var teraflops = 400.0
+  @Option(parsing: .unconditional, help: "GB/s between two devices.") var link = 25.0
+  @Option(parsing: .unconditional, help: "us of an all-reduce of next to nothing.") var latency = 20.0
+  @Option(parsing: .unconditional, help: "us of a layer's dispatches and barriers.") var overhead = 15.0
+  @Option(parsing: .unconditional, help: "Devices of a node, between which the link is (default: all).")
+  var node: Int?
+  @Option(parsing: .unconditional, help: "GB/s of a device between nodes.") var network = 25.0
+  @Option(parsing: .unconditional, help: "us of a message between nodes.") var networkLatency = 20.0
 
   func validate() throws {
+    let counts = [devices, layers, width, ff, kvWidth, vocabulary, context]
+    guard counts.allSatisfy({ $0 <= 1 << 24 }), devices <= 1 << 16 else {
+      throw ValidationError("counts must be at most \(1 << 24), --devices \(1 << 16)")
+    }
+    let figures = [
+      weightBytes, memory, bandwidth, teraflops, link, latency, overhead, network, networkLatency,
+    ]
+    guard figures.allSatisfy(\.isFinite), weightBytes > 0, memory > 0, latency >= 0, overhead >= 0,
+      networkLatency >= 0, ff > 0, kvWidth > 0, vocabulary > 0, context > 0, [2, 3].contains(matrices)
+    else {
+      throw ValidationError("figures and counts must be numbers above 0, --matrices 2 or 3")
+    }
     guard devices > 0, layers > 0, width > 0, batch.counts.allSatisfy({ $0 > 0 }) else {
       throw ValidationError("--devices, --layers, --width and --batch must be 1 or more")
     }

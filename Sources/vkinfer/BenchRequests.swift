@@ -19,37 +19,45 @@ struct BenchRequests: ParsableCommand {
   @OptionGroup var source: BenchSubject
 
   @Option(
-    help: ArgumentHelp("The format of the random weights.", valueName: "type"),
+    parsing: .unconditional, help: ArgumentHelp("The format of the random weights.", valueName: "type"),
     transform: FormatList.init(text:))
   var type = FormatList([.q4_k])
 
-  @Option(help: ArgumentHelp("How many requests.", valueName: "count"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("How many requests.", valueName: "count"))
   var requests = 256
 
-  @Option(help: ArgumentHelp("Least tokens of a prompt.", valueName: "count"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Least tokens of a prompt.", valueName: "count"))
   var minPrompt = 16
 
-  @Option(help: ArgumentHelp("Most tokens of a prompt.", valueName: "count"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Most tokens of a prompt.", valueName: "count"))
   var maxPrompt = 2048
 
-  @Option(help: ArgumentHelp("Least tokens to generate for a request.", valueName: "count"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Least tokens to generate for a request.", valueName: "count")
+  )
   var minOutput = 16
 
-  @Option(help: ArgumentHelp("Most tokens to generate for a request.", valueName: "count"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Most tokens to generate for a request.", valueName: "count"))
   var maxOutput = 512
 
-  @Option(help: ArgumentHelp("Where the random lengths and tokens start.", valueName: "number"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Where the random lengths and tokens start.", valueName: "number"))
   var seed: UInt64 = 1
 
-  @Option(help: ArgumentHelp("Fixed batches to compare with, as a list.", valueName: "counts"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Fixed batches to compare with, as a list.", valueName: "counts"))
   var batch = CountList([8, 32, 64, 128])
 
   @Option(
     name: [.customShort("n"), .customLong("tokens")],
+    parsing: .unconditional,
     help: ArgumentHelp("Tokens that each sequence of a fixed batch generates.", valueName: "count"))
   var tokens = 32
 
-  @Option(help: ArgumentHelp("Requests that run at a time.", valueName: "count"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Requests that run at a time.", valueName: "count"))
   var parallel: Int?
 
   @OptionGroup var cache: CacheOptions

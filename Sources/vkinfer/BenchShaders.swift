@@ -19,7 +19,7 @@ struct BenchShaders: ParsableCommand {
       instead, and shows the fastest below the default.
       """)
 
-  @Option(help: ArgumentHelp("Only what has this in its name.", valueName: "text"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Only what has this in its name.", valueName: "text"))
   var filter: String?
 
   @Option(
@@ -28,20 +28,25 @@ struct BenchShaders: ParsableCommand {
   var shape = ["llama-3.1-8b"]
 
   @Option(
-    help: ArgumentHelp("The formats of the weights, as a list.", valueName: "types"),
+    parsing: .unconditional, help: ArgumentHelp("The formats of the weights, as a list.", valueName: "types"),
     transform: FormatList.init(text:))
   var type = FormatList([.q4_k])
 
-  @Option(help: ArgumentHelp("Tokens at once, as a list.", valueName: "counts"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Tokens at once, as a list.", valueName: "counts"))
   var columns = CountList([1, 8])
 
-  @Option(help: ArgumentHelp("Tokens in the cache for attention, as a list.", valueName: "counts"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Tokens in the cache for attention, as a list.", valueName: "counts"))
   var depth = CountList([64, 8192])
 
-  @Option(help: ArgumentHelp("Which kernels compute products, as a list.", valueName: "naive,sbi"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Which kernels compute products, as a list.", valueName: "naive,sbi"))
   var linear = ChoiceList<StepMethod.Linear>([.sbi])
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Which kernels compute products of many columns, as a list.", valueName: "direct,matrix,tiles,columns"))
   var gemm: ChoiceList<StepMethod.Gemm>?
@@ -49,7 +54,8 @@ struct BenchShaders: ParsableCommand {
   @Flag(help: "Compare the tilings of matrix products.")
   var tilings = false
 
-  @Option(help: ArgumentHelp("Tilings to show below the default.", valueName: "count"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Tilings to show below the default.", valueName: "count"))
   var best = 5
 
   @OptionGroup var cache: CacheOptions

@@ -272,11 +272,14 @@ struct Generate: ParsableCommand {
     if verbose, let peak = peakHostMemory() { Output.note("host     \(Format.bytes(peak)) at most") }
     Output.note("load     \(Format.decimal(loaded.loadSeconds, 2)) s")
     Output.note(
-      "prompt   \(Format.count(result.promptTokenCount, "token")), \(rate(result.promptTokensPerSecond)); "
-        + "first token after \(Format.decimal(result.timeToFirstToken, 3)) s")
-    Output.note(
-      "decode   \(Format.count(result.tokens.count, "token")), \(rate(result.decodeTokensPerSecond)); \(ending)"
+      "prompt   \(Format.count(result.promptTokenCount, "token"))"
+        + (result.tokens.isEmpty
+          ? "; no token after it"
+          : ", \(rate(result.promptTokensPerSecond)); first token after \(Format.decimal(result.timeToFirstToken, 3)) s")
     )
+    // The first token is the prompt's.
+    let speed = result.tokens.count > 1 ? ", \(rate(result.decodeTokensPerSecond))" : ""
+    Output.note("decode   \(Format.count(result.tokens.count, "token"))\(speed); \(ending)")
     if request.sampling.temperature > 0 { Output.note("seed     \(request.sampling.seed)") }
   }
 }

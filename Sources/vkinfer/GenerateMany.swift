@@ -87,6 +87,9 @@ final class GenerateMany: Sendable {
     var seconds = 0.0
   }
 
+  /// Steps that may fail one after the other: the first ends the requests that it concerns.
+  private static let mostFailures = 10
+
   private let events = Mutex<[(index: Int, event: GenerationEvent)]>([])
 
   /// - Parameters:
@@ -118,9 +121,16 @@ final class GenerateMany: Sendable {
       }
     }
     var hasMore = true
+    var failures = 0
     while hasMore {
       // Requests that an error concerns are told of it; others may go on, on devices that are left.
-      hasMore = (try? engine.step()) ?? true
+      do {
+        hasMore = try engine.step()
+        failures = 0
+      } catch {
+        failures += 1
+        guard failures < Self.mostFailures else { throw error }
+      }
       let news = events.withLock { events in
         defer { events = [] }
         return events

@@ -160,6 +160,9 @@ struct MeshOptions: ParsableArguments {
 
   /// - Parameter device: what `--device` says.
   func check(device: String?) throws {
+    if let devices, devices.split(separator: ",").isEmpty {
+      throw ValidationError("--devices names no device: give numbers of `vkinfer devices`, or leave it out")
+    }
     if device != nil, devices != nil {
       throw ValidationError("--device and --devices both say where the model runs: use one of them")
     }

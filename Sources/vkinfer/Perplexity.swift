@@ -12,21 +12,26 @@ struct Perplexity: ParsableCommand {
 
   @Option(
     name: .shortAndLong,
+    parsing: .unconditional,
     help: ArgumentHelp("The model: a GGUF file, or any part of a split one.", valueName: "file"))
   var model: String
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The text; - is standard input.", valueName: "file"))
+  @Option(
+    name: .shortAndLong, parsing: .unconditional,
+    help: ArgumentHelp("The text; - is standard input.", valueName: "file"))
   var file: String
 
-  @Option(help: ArgumentHelp("Tokens of a chunk.", valueName: "tokens"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Tokens of a chunk.", valueName: "tokens"))
   var context = 512
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Tokens processed at once: the figure depends on it by rounding alone.", valueName: "tokens"))
   var batch = 128
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp("A device's number in `vkinfer devices`, or part of its name.", valueName: "device"))
   var device: String?
 
@@ -54,7 +59,7 @@ struct Perplexity: ParsableCommand {
 
   func validate() throws {
     guard (4...Int(Int32.max)).contains(context) else {
-      throw ValidationError("--context \(context) is not possible: use 4 or more")
+      throw ValidationError("--context \(context) is not possible: use 4 to \(Int32.max)")
     }
     guard batch > 0 else { throw ValidationError("--batch \(batch) is not possible: use 1 or more") }
     try mesh.check(device: device)
@@ -72,7 +77,7 @@ struct Perplexity: ParsableCommand {
     let tokens = try model.tokens(of: text, addSpecial: false, parseSpecial: false)
     guard tokens.count >= context else {
       throw CommandError(
-        "\(file): the text has \(Format.count(tokens.count, "token")), less than one chunk of \(context); "
+        "\(Format.oneLine(file, limit: 4096)): the text has \(Format.count(tokens.count, "token")), less than one chunk of \(context); "
           + "use a longer text or a smaller --context")
     }
     var options = EngineOptions()
@@ -94,6 +99,11 @@ struct Perplexity: ParsableCommand {
     }
     progress.clear()
     loaded.savePipelines(verbose: verbose)
+    guard result.chunks == 0 || !result.perplexity.isNaN else {
+      throw CommandError(
+        "\(Format.oneLine(self.model, limit: 4096)): the model computes what is no number: its weights are damaged, or too "
+          + "large for the device's arithmetic; download it again, or try another device")
+    }
     let isWhole = result.chunks == tokens.count / context
     try report(result, tokens: tokens.count, loaded)
     try loaded.checkValidation()

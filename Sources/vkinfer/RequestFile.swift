@@ -20,11 +20,12 @@ struct RequestFile {
   ///   - defaults: what lines that say nothing else get.
   ///   - drawSeed: the seed of a request that samples and names none.
   init(_ text: String, name: String, defaults: GenerationRequest, drawSeed: () -> UInt64) throws {
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-      let line = line.utf8.last == 0x0D ? line.dropLast() : line
+    // By bytes: a carriage return and the newline behind it are one character.
+    for (index, bytes) in text.utf8.split(separator: 0x0A, omittingEmptySubsequences: false).enumerated() {
+      let line = String(decoding: bytes.last == 0x0D ? bytes.dropLast() : bytes, as: UTF8.self)
       guard line.contains(where: { !$0.isWhitespace }) else { continue }
       do {
-        entries.append(try Self.entry(String(line), defaults: defaults, drawSeed: drawSeed))
+        entries.append(try Self.entry(line, defaults: defaults, drawSeed: drawSeed))
       } catch {
         throw CommandError("\(Format.oneLine(name, limit: 4096)), line \(index + 1): \(error)")
       }

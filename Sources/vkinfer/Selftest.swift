@@ -19,10 +19,13 @@ struct Selftest: ParsableCommand {
     parsing: .unconditional, help: ArgumentHelp("Only checks whose name contains this.", valueName: "text"))
   var filter: String?
 
-  @Option(help: ArgumentHelp("Of the random inputs (default: random).", valueName: "number"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Of the random inputs (default: random).", valueName: "number"))
   var seed: UInt64?
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Checks that run at a time, as far as there are cores (default: 8 on GPUs, 1 on CPU drivers).",
       valueName: "count"))
@@ -67,7 +70,9 @@ struct Selftest: ParsableCommand {
     var output = Lines()
     var lines: [Line] = []
     var checks = 0
-    let summary = try SelfTest.run(device: device, filter: filter, seed: seed, jobs: jobs) { result in
+    let summary = try SelfTest.run(
+      device: device, filter: filter, seed: seed, jobs: jobs, isCancelled: { Interruption.isRequested }
+    ) { result in
       checks += 1
       let kernel = String(result.name.prefix { $0 != " " })
       let last = lines.firstIndex { $0.name == kernel } ?? lines.count
@@ -87,9 +92,10 @@ struct Selftest: ParsableCommand {
       }
     }
     progress.clear()
-    guard summary.checkCount > 0 else {
+    guard summary.checkCount > 0 || Interruption.isRequested else {
       throw CommandError(
-        "no check has \"\(filter ?? "")\" in its name; leave --filter out to see all with --verbose")
+        "no check has \"\(Format.oneLine(filter ?? "", limit: 200))\" in its name; leave --filter out to see all with --verbose"
+      )
     }
     if json {
       try Output.write(
@@ -111,6 +117,7 @@ struct Selftest: ParsableCommand {
     try output.check()
     try LoadedEngine.checkValidation(messages: summary.validationMessageCount)
     if !summary.failures.isEmpty { throw ExitCode.failure }
+    try endIfInterrupted()
   }
 
   private func compile() throws {
@@ -118,7 +125,8 @@ struct Selftest: ParsableCommand {
     var output = Lines()
     var done = 0
     var registers: [String: Double] = [:]
-    let summary = try SelfTest.compileAll(device: device) { result in
+    let summary = try SelfTest.compileAll(device: device, isCancelled: { Interruption.isRequested }) {
+      result in
       done += 1
       for statistic in result.statistics where statistic.name.contains("GPRs") || statistic.name == "LDS size"
       {
@@ -153,6 +161,13 @@ struct Selftest: ParsableCommand {
     }
     try output.check()
     if summary.spillCount + summary.failureCount > 0 { throw ExitCode.failure }
+    try endIfInterrupted()
+  }
+
+  private func endIfInterrupted() throws {
+    guard Interruption.isRequested else { return }
+    Output.note("interrupted: what is shown is of what was done until then")
+    throw ExitCode(Interruption.exitCode)
   }
 
   /// Lines of output from where nothing can be thrown: the first that cannot be written is the last, and an error.

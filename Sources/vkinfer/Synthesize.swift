@@ -15,16 +15,17 @@ struct Synthesize: ParsableCommand {
       layers=32,width=4096,heads=32,kv-heads=8,head-size=128,ff=14336,vocabulary=128256[,tied].
       """)
 
-  @Option(help: ArgumentHelp("The shape of the model.", valueName: "shape"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("The shape of the model.", valueName: "shape"))
   var shape: String
 
-  @Option(help: ArgumentHelp("The format of the weights.", valueName: "type"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("The format of the weights.", valueName: "type"))
   var type = "q4_k"
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("The file to write.", valueName: "file"))
+  @Option(
+    name: .shortAndLong, parsing: .unconditional, help: ArgumentHelp("The file to write.", valueName: "file"))
   var output: String
 
-  @Option(help: "With it, the same weights every time.")
+  @Option(parsing: .unconditional, help: "With it, the same weights every time.")
   var seed: UInt64 = 1
 
   func run() throws {

@@ -17,6 +17,7 @@ struct VKInfer: ParsableCommand {
 
   static func main() {
     Output.prepare()
+    Interruption.reportLostPages()
     do {
       var command = try parseAsRoot()
       try command.run()

@@ -59,10 +59,28 @@ import Testing
   @Test func aFullDiskIsOneLineAndLeavesNothing() throws {
     try withTemporaryFolder { folder in
       let path = "\(folder)/model.gguf"
-      try FileManager.default.createSymbolicLink(atPath: "\(path).partial", withDestinationPath: "/dev/full")
+      try FileManager.default.createSymbolicLink(
+        atPath: "\(path).partial\(getpid())", withDestinationPath: "/dev/full")
       let error = #expect(throws: ModelFileError.self) { try GGUFWriter().write(to: path) { _, _ in } }
       #expect(error?.description == "\(path): cannot be written: no space left on the disk")
       #expect(try FileManager.default.contentsOfDirectory(atPath: folder).isEmpty)
+    }
+  }
+
+  @Test func whatIsNoFileStaysWhatItIs() throws {
+    try withTemporaryFolder { folder in
+      let (pipe, link, behind) = ("\(folder)/pipe", "\(folder)/link", "\(folder)/behind")
+      #expect(mkfifo(pipe, 0o600) == 0)
+      for path in [pipe, folder] {
+        let error = #expect(throws: ModelFileError.self) { try GGUFWriter().write(to: path) { _, _ in } }
+        #expect(error?.description.hasPrefix("\(path): is a folder, a device or a pipe") == true)
+      }
+      try Data().write(to: URL(filePath: behind))
+      try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: behind)
+      try GGUFWriter().write(to: link) { _, _ in }
+      #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == behind)
+      #expect(try !Data(contentsOf: URL(filePath: behind)).isEmpty)
+      #expect(try FileManager.default.contentsOfDirectory(atPath: folder).count == 3)
     }
   }
 
