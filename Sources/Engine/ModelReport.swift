@@ -84,7 +84,7 @@ public struct ModelReport: Sendable {
   /// Reads a GGUF file (any part of a split one).
   ///
   /// - Parameters:
-  ///   - contextLength: tokens for which memory is reckoned; at most what the model was trained for.
+  ///   - contextLength: tokens for which memory is reckoned.
   ///   - device: what `EngineOptions.device` takes.
   ///   - cacheType: what is kept of keys and values.
   /// - Throws: one line when it is no GGUF file or a damaged one. A model that is not supported is no error here.
@@ -115,7 +115,7 @@ public struct ModelReport: Sendable {
       hyperparameters = Self.hyperparameters(description)
       let program = try Program(description, source: file).keeping(cacheType)
       memory = try Self.memory(
-        program, contextLength: min(contextLength, description.contextLength), device: device)
+        program, contextLength: contextLength, device: device)
     } catch let error as VulkanError {
       // A device was named that is not there.
       throw error

@@ -42,12 +42,23 @@ extension SyntheticShape {
     }
     let width = try number("width")
     let heads = try number("heads")
+    let kvHeads = numbers["kv-heads"] ?? heads
+    guard heads.isMultiple(of: kvHeads) else {
+      throw ModelDescriptionError("kv-heads=\(kvHeads) in the shape does not divide heads=\(heads)")
+    }
+    let headSize = numbers["head-size"] ?? width / heads
+    guard headSize.isMultiple(of: 16), (16...256).contains(headSize) else {
+      throw ModelDescriptionError(
+        "heads of \(headSize) elements in the shape: head-size must be a multiple of 16, from 16 to 256")
+    }
+    let feedForward = try number("ff")
+    for (key, count) in [("width", width), ("ff", feedForward)] where !count.isMultiple(of: 32) {
+      throw ModelDescriptionError("\(key)=\(count) in the shape: the number must be a multiple of 32")
+    }
     self.init(
       name: text, layerCount: try number("layers"), width: width,
-      heads: HeadLayout(
-        headCount: heads, kvHeadCount: numbers["kv-heads"] ?? heads,
-        headSize: numbers["head-size"] ?? max(1, width / heads)),
-      feedForwardWidth: try number("ff"), vocabularySize: try number("vocabulary"), tiesEmbeddings: tied,
+      heads: HeadLayout(headCount: heads, kvHeadCount: kvHeads, headSize: headSize),
+      feedForwardWidth: feedForward, vocabularySize: try number("vocabulary"), tiesEmbeddings: tied,
       contextLength: 131072)
   }
 

@@ -122,9 +122,6 @@ struct BenchMesh: ParsableCommand {
     if let groups, !(1...64).contains(groups) {
       throw ValidationError("--groups \(groups) is not possible: use 1 to 64")
     }
-    guard place.mesh.dataParallel ?? 1 == 1 else {
-      throw ValidationError("--data-parallel is for many requests: use bench requests")
-    }
     if stageDelay != nil, place.mesh.meshPath ?? .threads != .threads {
       throw ValidationError("--stage-delay works by --mesh-path threads alone: leave --mesh-path out")
     }

@@ -65,6 +65,9 @@ struct BenchRequests: ParsableCommand {
   @OptionGroup(title: "Engine")
   var mesh: MeshOptions
 
+  @OptionGroup(title: "Engine")
+  var replicas: ReplicaOptions
+
   @OptionGroup var common: BenchOptions
 
   @Flag(help: "Cut products by rule, not as measured at the first use of the device.")
@@ -168,7 +171,7 @@ struct BenchRequests: ParsableCommand {
   ) throws {
     var options = EngineOptions()
     options.device = common.device
-    mesh.apply(to: &options)
+    mesh.apply(to: &options, dataParallel: replicas.dataParallel)
     options.contextLength = workload.longest
     options.maxSequences = parallel ?? best.batch
     options.tunes = !noTuning

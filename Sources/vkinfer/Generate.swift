@@ -55,6 +55,9 @@ struct Generate: ParsableCommand {
   @OptionGroup(title: "Engine")
   var place: EnginePlace
 
+  @OptionGroup(title: "Engine")
+  var replicas: ReplicaOptions
+
   @OptionGroup var cache: CacheOptions
 
   @OptionGroup(title: "Memory")
@@ -92,7 +95,7 @@ struct Generate: ParsableCommand {
         throw ValidationError("--prompts writes a line of JSON for each request anyway: leave --json out")
       }
     }
-    if prompts == nil, place.mesh.dataParallel ?? 1 > 1 {
+    if prompts == nil, replicas.dataParallel ?? 1 > 1 {
       throw ValidationError("--data-parallel is for many requests: give a file of them with --prompts")
     }
     if let parallel {
@@ -121,7 +124,7 @@ struct Generate: ParsableCommand {
     request.prompt = try model.tokens(of: text)
 
     var options = EngineOptions()
-    try place.apply(to: &options)
+    try place.apply(to: &options, dataParallel: replicas.dataParallel)
     let context =
       place.context
       ?? Self.usualContext(prompt: request.prompt.count, tokens: tokens, trained: model.contextLength)

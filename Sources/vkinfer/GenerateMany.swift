@@ -17,7 +17,7 @@ extension Generate {
       return request
     }
     var options = EngineOptions()
-    try place.apply(to: &options)
+    try place.apply(to: &options, dataParallel: replicas.dataParallel)
     options.memory = memory.options
     options.memory.kvOffload = offload.kvOffload
     options.cacheType = cache.kvType

@@ -85,10 +85,10 @@ struct EnginePlace: ParsableArguments {
 
   @OptionGroup var mesh: MeshOptions
 
-  /// Sets which devices an engine takes.
-  func apply(to options: inout EngineOptions) throws {
+  /// Sets which devices an engine takes, or each of several.
+  func apply(to options: inout EngineOptions, dataParallel: Int? = nil) throws {
     options.device = device
-    mesh.apply(to: &options)
+    mesh.apply(to: &options, dataParallel: dataParallel)
   }
 
   func validate() throws {
@@ -141,15 +141,8 @@ struct MeshOptions: ParsableArguments {
       valueName: "counts"))
   var stageLayers: CountList?
 
-  @Option(
-    parsing: .unconditional,
-    help: ArgumentHelp(
-      "Engines that share out requests, each with all of the model on devices of its own (default: 1).",
-      valueName: "count"))
-  var dataParallel: Int?
-
-  /// Sets which devices an engine takes.
-  func apply(to options: inout EngineOptions) {
+  /// Sets which devices an engine takes, or each of several.
+  func apply(to options: inout EngineOptions, dataParallel: Int? = nil) {
     options.setMesh(
       devices: devices, tensorParallel: tensorParallel, pipelineParallel: pipelineParallel,
       dataParallel: dataParallel)
@@ -167,6 +160,17 @@ struct MeshOptions: ParsableArguments {
       throw ValidationError("--device and --devices both say where the model runs: use one of them")
     }
   }
+
+}
+
+/// Whether several engines share the work.
+struct ReplicaOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Engines that share out requests, each with all of the model on devices of its own (default: 1).",
+      valueName: "count"))
+  var dataParallel: Int?
 
   func validate() throws {
     if let dataParallel, !(1...64).contains(dataParallel) {

@@ -63,10 +63,6 @@ struct Perplexity: ParsableCommand {
     }
     guard batch > 0 else { throw ValidationError("--batch \(batch) is not possible: use 1 or more") }
     try mesh.check(device: device)
-    if mesh.dataParallel ?? 1 > 1 {
-      throw ValidationError(
-        "--data-parallel is for many requests: use --tensor-parallel or --pipeline-parallel")
-    }
   }
 
   func run() throws {

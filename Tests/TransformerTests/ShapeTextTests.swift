@@ -26,6 +26,9 @@ import Transformer
     ("layers=x,width=64", "layers=x"), ("layers=0,width=64", "layers=0"), ("layers=2,layers=3", "twice"),
     ("width=99999999,layers=1", "width=99999999"), ("experts=8,width=64", "experts=8"),
     ("layers=2,,width=64", "no part of a shape"), ("layers=100000", "65536"),
+    ("layers=1,width=96,heads=4,ff=96,vocabulary=100", "heads of 24"),
+    ("layers=1,width=96,heads=4,kv-heads=3,head-size=32,ff=96,vocabulary=100", "kv-heads=3"),
+    ("layers=1,width=96,heads=4,head-size=32,ff=100,vocabulary=100", "ff=100"),
   ])
   func whatIsWrongIsNamed(text: String, part: String) throws {
     let error = #expect(throws: ModelDescriptionError.self) { try SyntheticShape(text: text) }
@@ -41,11 +44,11 @@ import Transformer
     _ = try ModelDescription.synthetic(shape: SyntheticShape(text: numbers), weights: .q8_0)
   }
 
-  /// What the numbers cannot be together is said when the model is described.
-  @Test func oddHeadSizesAreErrors() throws {
-    let shape = try SyntheticShape(text: "layers=1,width=96,heads=4,ff=96,vocabulary=100")
-    #expect(throws: ModelDescriptionError.self) {
-      try ModelDescription.synthetic(shape: shape, weights: .f16)
-    }
+  /// Rows of 576 have formats with blocks of 32, those of 1536 what was asked for.
+  @Test func rowsThatBlocksDoNotDivideHaveSmallerOnes() throws {
+    let model = try ModelDescription.synthetic(shape: SyntheticShape(text: "smollm2-135m"), weights: .q4_k)
+    let types = Dictionary(grouping: model.tensors.filter { $0.shape.count == 2 }, by: \.columns)
+      .mapValues { Set($0.map(\.type)) }
+    #expect(types == [576: [.q5_0, .q8_0], 1536: [.q4_k]])
   }
 }
