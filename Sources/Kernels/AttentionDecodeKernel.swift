@@ -42,6 +42,7 @@ package struct AttentionDecodeKernel: Sendable, Hashable {
     package init?(_ heads: HeadLayout, group: Int, isSingle: Bool, isAhead: Bool, subgroupSize: Int) {
       let octets = heads.headSize / 8
       guard octets & (octets - 1) == 0, octets >= 8, octets <= subgroupSize, group <= 4 else { return nil }
+      // Four octets of a lane leave registers for two rounds of them.
       keyLanes = isAhead ? octets / 4 : max(octets / 8, isSingle ? 2 : 1)
       batch = octets / keyLanes
       valueBatch = batch
