@@ -7,8 +7,9 @@ import Transformer
 package struct MeshPrediction {
   /// What one device does.
   package enum Device: Sendable {
-    /// Seconds of a step with so many texts, a token each, and of the prompt, by itself.
-    case measured(steps: [Int: Double], prompt: Double)
+    /// Seconds of a step with so many texts, a token each, and of the prompt, by itself; bytes a second that a kernel
+    /// which only reads reaches.
+    case measured(steps: [Int: Double], prompt: Double, bandwidth: Double)
     /// Bytes a second that its kernels read: all that is known where it has no room for the model.
     case bandwidth(Double)
   }
@@ -24,7 +25,8 @@ package struct MeshPrediction {
   /// Devices of the mesh that are the same physical one.
   private let sharers: Double
 
-  /// Seconds of a layer's dispatches on one device, as far as they do not depend on its size.
+  /// Seconds of a layer's dispatches on one device, as far as they do not depend on its size: the least that is reckoned
+  /// with.
   private static let layerOverhead = 15e-6
 
   /// - Parameters:
@@ -62,16 +64,17 @@ package struct MeshPrediction {
   /// Seconds between two tokens of each of so many texts; nil where one device was not measured with as many in a step.
   package func decode(batch: Int) -> Double? {
     let texts = Self.texts(batch: batch, mesh: mesh)
-    let bytes = model.weightBytes + Double(texts) * context * model.keyValueBytesPerToken
     var overhead = Self.layerOverhead
     var bandwidth: Double
     switch device {
     case .bandwidth(let value): bandwidth = value
-    case .measured(let steps, _):
-      guard let seconds = steps[texts] else { return nil }
-      // Of small models dispatches would be more than all.
-      overhead = min(overhead, seconds / 2 / model.layers)
-      bandwidth = bytes / (seconds - model.layers * overhead)
+    case .measured(let steps, _, let read):
+      guard let seconds = steps[texts], let least = steps.min(by: { $0.key < $1.key }) else { return nil }
+      // What reading does not explain of a step of few texts is there on each of several devices, too. Of small models
+      // it would be more than all.
+      overhead = max(overhead, (least.value - bytes(texts: least.key) / read) / model.layers)
+      overhead = min(overhead, least.value / 2 / model.layers, seconds / 2 / model.layers)
+      bandwidth = bytes(texts: texts) / (seconds - model.layers * overhead)
     }
     // Stages without a text idle.
     bandwidth /= max(1, sharers * Double(min(batch, mesh.pipeline)) / Double(mesh.pipeline))
@@ -81,11 +84,16 @@ package struct MeshPrediction {
 
   /// Seconds of the prompt; nil where one device was not measured.
   package var promptSeconds: Double? {
-    guard case .measured(_, let seconds) = device else { return nil }
+    guard case .measured(_, let seconds, _) = device else { return nil }
     let overhead = min(Self.layerOverhead, seconds / 2 / model.layers)
     let operations = 2 * model.weights * prompt / (seconds - model.layers * overhead)
     return cost(bandwidth: .infinity, operations: operations / sharers, overhead: overhead).prompt(
       tokens: prompt)
+  }
+
+  /// What a step with so many texts reads.
+  private func bytes(texts: Int) -> Double {
+    model.weightBytes + Double(texts) * context * model.keyValueBytesPerToken
   }
 
   private func cost(bandwidth: Double, operations: Double, overhead: Double) -> MeshCost {

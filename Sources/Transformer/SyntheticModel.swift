@@ -70,8 +70,7 @@ extension ModelDescription {
   /// A llama model of `shape` whose tensors exist only as a list.
   ///
   /// - Parameter weights: the format of the matrices. As in the usual mixes the output matrix (the embedding table,
-  ///   where they are one) is finer than 4-bit ones: q6_k in q4_k and q4_0 models, q8_0 in q4_1 models; and rows that
-  ///   are no multiple of 256 have the next finer format with blocks of 32.
+  ///   where they are one) is finer than 4-bit ones: q6_k in q4_k and q4_0 models, q8_0 in q4_1 models.
   package static func synthetic(
     shape: SyntheticShape, weights: TensorType
   ) throws(ModelDescriptionError) -> ModelDescription {
@@ -86,12 +85,12 @@ extension ModelDescription {
     let kvWidth = shape.heads.kvHeadCount * shape.heads.headSize
 
     var tensors: [TensorInfo] = []
-    func add(_ name: String, _ sizes: [Int], _ wanted: TensorType) throws(ModelDescriptionError) {
-      let type = sizes[0].isMultiple(of: wanted.blockSize) ? wanted : wanted.ofSmallBlocks
+    func add(_ name: String, _ sizes: [Int], _ type: TensorType) throws(ModelDescriptionError) {
       guard let tensor = TensorInfo(name: name, shape: sizes, type: type) else {
         throw ModelDescriptionError(
           "shape \(shape.name) has rows of \(sizes[0]) weights, no multiple of the \(type.blockSize) of a \(type.name)"
-            + " block: choose another format")
+            + " block\(type == weights ? "" : ", which \(weights.name) models have"): choose another format, as q4_1 or q8_0"
+        )
       }
       tensors.append(tensor)
     }
@@ -113,19 +112,6 @@ extension ModelDescription {
 
     return try ModelDescription(
       metadata: Dictionary(uniqueKeysWithValues: shape.metadata(weights: weights)), tensors: tensors)
-  }
-}
-
-extension TensorType {
-  /// What rows get that a format of larger blocks does not divide.
-  fileprivate var ofSmallBlocks: TensorType {
-    switch self {
-    case .q2_k, .q3_k, .iq4_xs: .iq4_nl
-    case .q4_k: .q5_0
-    case .q5_k: .q5_1
-    case .q6_k: .q8_0
-    default: self
-    }
   }
 }
 

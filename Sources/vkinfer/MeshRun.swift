@@ -97,8 +97,8 @@ struct DeviceAlone {
   var decode: [Int: Double] = [:]
   /// Seconds of one prompt.
   var prompt = 0.0
-  /// Bytes a second that its kernels read, where that is all there is.
-  var bandwidth: Double?
+  /// Bytes a second that a kernel which only reads reaches.
+  var bandwidth = 0.0
   /// Why it was not measured.
   var note: String?
 
@@ -133,17 +133,19 @@ struct DeviceAlone {
       note =
         "one device does not run the model alone (\(error)): predictions are by the bandwidth of its memory"
       decode = [:]
-      let device = try BenchmarkDevice(
-        spec: options.device, pipelineDirectory: EngineOptions.usualCacheDirectory)
-      bandwidth = try Bandwidth(benchmark: device, repetitions: repetitions).read().median
     }
+    let device = try BenchmarkDevice(
+      spec: options.device, pipelineDirectory: EngineOptions.usualCacheDirectory)
+    bandwidth = try Bandwidth(benchmark: device, repetitions: repetitions).read().median
   }
 
   /// What the cost model is set by.
   var basis: MeshPrediction.Device {
-    bandwidth.map { .bandwidth($0) }
-      ?? .measured(
-        steps: Dictionary(uniqueKeysWithValues: decode.map { ($0, Double($0) / $1) }), prompt: prompt)
+    decode.isEmpty
+      ? .bandwidth(bandwidth)
+      : .measured(
+        steps: Dictionary(uniqueKeysWithValues: decode.map { ($0, Double($0) / $1) }), prompt: prompt,
+        bandwidth: bandwidth)
   }
 }
 

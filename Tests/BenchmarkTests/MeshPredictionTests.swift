@@ -7,14 +7,15 @@ import Transformer
 /// What the cost model says of meshes when one device and the link are known.
 struct MeshPredictionTests {
   private static func prediction(
-    _ mesh: MeshShape, devices: [Int], latency: Double = 0, rate: Double = .infinity
+    _ mesh: MeshShape, devices: [Int], latency: Double = 0, rate: Double = .infinity,
+    bandwidth: Double = 1
   ) throws -> MeshPrediction {
     let model = try LanguageModel(
       shape: SyntheticShape(text: "layers=4,width=64,heads=4,kv-heads=2,head-size=16,ff=96,vocabulary=100"),
       weights: .f16, seed: 1)
     return MeshPrediction(
       program: model.program, mesh: mesh, devices: devices,
-      device: .measured(steps: [1: 0.010, 4: 0.016], prompt: 0.1),
+      device: .measured(steps: [1: 0.010, 4: 0.016], prompt: 0.1, bandwidth: bandwidth),
       link: CollectiveBenchmark.Link(latency: latency, rate: rate), prompt: 100, depth: 100, tokens: 20)
   }
 
@@ -44,6 +45,17 @@ struct MeshPredictionTests {
     let bytes = 4.0 * 64
     let exchanges = 8 * (1e-4 + bytes / 1e6)
     #expect(abs(try #require(slow.decode(batch: 1)) / (half + exchanges) - 1) < 1e-9)
+  }
+
+  /// What reading does not explain of a step is not shared, up to half of it.
+  @Test func whatIsNotReadingStays() throws {
+    for (bandwidth, stays) in [(Double.infinity, 0.005), (40_370_000, 0.0022)] {
+      let two = try Self.prediction(MeshShape(tensor: 2), devices: [0, 1], bandwidth: bandwidth)
+      let found = try #require(two.decode(batch: 1))
+      #expect(abs(found - ((0.010 - stays) / 2 + stays)) < 0.0002, "\(found)")
+      let four = try #require(two.decode(batch: 4))
+      #expect(abs(four - ((0.016 - stays) / 2 + stays)) < 0.0002, "\(four)")
+    }
   }
 
   @Test func stagesTakeTurns() throws {
