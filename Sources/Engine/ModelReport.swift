@@ -84,11 +84,13 @@ public struct ModelReport: Sendable {
   /// Reads a GGUF file (any part of a split one).
   ///
   /// - Parameters:
-  ///   - contextLength: tokens for which memory is reckoned.
+  ///   - contextLength: gives, for those that the model was trained for, the tokens for which memory is reckoned.
   ///   - device: what `EngineOptions.device` takes.
   ///   - cacheType: what is kept of keys and values.
   /// - Throws: one line when it is no GGUF file or a damaged one. A model that is not supported is no error here.
-  public init(path: String, contextLength: Int, device: String? = nil, cacheType: KVCacheType = .f16) throws {
+  public init(
+    path: String, contextLength: (_ trained: Int) -> Int, device: String? = nil, cacheType: KVCacheType = .f16
+  ) throws {
     let file = try GGUFFile(path: path)
     paths = file.paths
     formatVersion = file.version
@@ -115,7 +117,7 @@ public struct ModelReport: Sendable {
       hyperparameters = Self.hyperparameters(description)
       let program = try Program(description, source: file).keeping(cacheType)
       memory = try Self.memory(
-        program, contextLength: contextLength, device: device)
+        program, contextLength: contextLength(description.contextLength), device: device)
     } catch let error as VulkanError {
       // A device was named that is not there.
       throw error

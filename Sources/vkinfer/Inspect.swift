@@ -33,9 +33,10 @@ struct Inspect: ParsableCommand {
   }
 
   func run() throws {
-    let usual = Generate.usualContext(prompt: 0, tokens: nil, trained: Int.max)
     let report = try ModelReport(
-      path: model, contextLength: context ?? usual, device: device, cacheType: cache.kvType)
+      path: model,
+      contextLength: { context ?? Generate.usualContext(prompt: 0, tokens: nil, trained: $0) },
+      device: device, cacheType: cache.kvType)
     try Output.write(json ? object(report).text + "\n" : text(report))
   }
 
