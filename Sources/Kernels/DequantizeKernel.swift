@@ -65,9 +65,6 @@ package struct DequantizedProduct: Sendable, Hashable {
   /// Rows at a time are a multiple of this, which those of all large tilings divide.
   private static let rowStep = 640
 
-  /// Whether weights of a type, with rows one behind the other, are made float16.
-  package static func takes(_ type: TensorType) -> Bool { DequantizeKernel.takes(.of(type)) }
-
   /// Bytes that the products of matrices with such columns and rows have use for.
   package static func byteCount(rows: Int, columns: Int) -> Int {
     let rowBytes = 2 * columns

@@ -73,12 +73,9 @@ package final class DeviceModel: Sendable {
   }
 
   /// Bytes of the matrices of `program` in device layout.
-  package static func weightBytes(of program: Program) -> Int { weightBytes(of: program.stages) }
-
-  /// Bytes of the matrices of some stages in device layout.
-  private static func weightBytes(of stages: [Stage]) -> Int {
+  package static func weightBytes(of program: Program) -> Int {
     var seen: Set<TensorSlice> = []
-    return stages.flatMap(\.matrices).reduce(0) { sum, slice in
+    return program.stages.flatMap(\.matrices).reduce(0) { sum, slice in
       guard seen.insert(slice).inserted else { return sum }
       return sum
         + WeightFormat.of(slice.type).planeOffsets(rows: slice.rows.count, columns: slice.columns.count).total

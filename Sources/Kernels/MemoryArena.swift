@@ -39,7 +39,7 @@ package final class MemoryArena {
     let rounded = Self.aligned(byteCount)
     if buffers.isEmpty || buffers[buffers.count - 1].byteCount - used < rounded {
       var block = rounded
-      for next in pieces.dropFirst(handedOut + 1).map(Self.aligned) {
+      for next in pieces.dropFirst(handedOut + 1).lazy.map(Self.aligned) {
         guard block + next <= blockBytes else { break }
         block += next
       }
@@ -51,5 +51,6 @@ package final class MemoryArena {
     return Piece(buffer: buffers[buffers.count - 1], offset: used, byteCount: byteCount)
   }
 
-  private static func aligned(_ byteCount: Int) -> Int { (byteCount + 255) / 256 * 256 }
+  /// What a piece of so many bytes takes.
+  static func aligned(_ byteCount: Int) -> Int { (byteCount + 255) / 256 * 256 }
 }

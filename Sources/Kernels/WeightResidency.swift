@@ -138,7 +138,7 @@ package struct StreamLayout: Sendable {
         byteCount = (place + bytes + 8 + Self.pageBytes - 1) / Self.pageBytes * Self.pageBytes
       }
     }
-    byteCount = Self.aligned(byteCount)
+    byteCount = MemoryArena.aligned(byteCount)
     func unpackedEnd(_ unit: Unit) -> Int {
       unit.members.reduce(0) { $0 + (members[$1].unpackedOffset == nil ? 0 : members[$1].spec.byteCount) }
     }
@@ -164,13 +164,11 @@ package struct StreamLayout: Sendable {
         stage: stage, spec: spec, unit: unit, offset: start, unpackedOffset: unpacked, extents: extents))
     units[unit].members = units[unit].members.lowerBound..<members.count
     units[unit].byteCount += byteCount
-    if let unpacked { unpackedBytes = max(unpackedBytes, unpacked + Self.aligned(spec.byteCount)) }
+    if let unpacked { unpackedBytes = max(unpackedBytes, unpacked + MemoryArena.aligned(spec.byteCount)) }
   }
 
   /// What direct reads of files are multiples of, in the file and in memory.
   static let pageBytes = 4096
-
-  private static func aligned(_ count: Int) -> Int { (count + 255) / 256 * 256 }
 
   /// Bytes that a step with outputs copies from that tier.
   package func byteCount(from tier: WeightTier) -> Int {

@@ -181,7 +181,7 @@ struct MatrixCheck {
       commands.dispatchBarrier()
       try record(product, commands)
     } compare: { outcome in
-      product.scratch.forEach { outcome.ignore($0) }
+      outcome.ignore(product.scratch)
       let gathered = outputRows.flatMap { x[$0 * width..<($0 + 1) * width] }.map(Double.init)
       let normed = inputs.values(&outcome)
       let expected = try ReferenceStages.logits(stage, normed: normed, weights: reader)
@@ -243,7 +243,7 @@ struct MatrixCheck {
       commands.dispatchBarrier()
       try record(NormaliseKernel(hasNorm: false, hasAddend: true), normalise, commands)
     } compare: { outcome in
-      product.scratch.forEach { outcome.ignore($0) }
+      outcome.ignore(product.scratch)
       let scaled = input.contents.map { $0 * Double(push.scale) }
       let expected = try ReferenceStages.residualProjection(
         stage, x: x.map(Double.init), input: scaled, weights: reader)
@@ -278,7 +278,7 @@ struct MatrixCheck {
     try bench.check(name, image: image) { commands in
       try record(product, commands)
     } compare: { outcome in
-      product.scratch.forEach { outcome.ignore($0) }
+      outcome.ignore(product.scratch)
       let expected = try ReferenceStages.gatedFeedForward(
         stage, normed: inputs.contents, weights: reader)
       return [
@@ -318,7 +318,7 @@ struct MatrixCheck {
       try outputs.recordNorms(
         commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
-      for product in products { product.scratch.forEach { outcome.ignore($0) } }
+      for product in products { outcome.ignore(product.scratch) }
       let expected = try ReferenceStages.queryKeyValue(
         stage, normed: inputs.contents, positions: outputs.positions, weights: reader)
       return outputs.comparisons(

@@ -88,7 +88,7 @@ struct MatrixChecks {
       } ?? []
     // Parts of a product come one after the other, of which several workgroups may share inputs.
     let dequantized =
-      DequantizedProduct.takes(TensorType.allCases[formatIndex])
+      DequantizeKernel.takes(.of(TensorType.allCases[formatIndex]))
       ? [
         Cut(
           tokenCount: tokenCounts[(turn + 2) % 5],

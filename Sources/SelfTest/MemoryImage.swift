@@ -107,6 +107,8 @@ struct Outcome {
     for index in region.start..<region.start + region.count { mayChange[index] = true }
   }
 
+  mutating func ignore(_ regions: [MemoryImage.Region]) { for region in regions { ignore(region) } }
+
   /// How many words changed that were not to be written.
   var strayWrites: Int {
     var count = 0

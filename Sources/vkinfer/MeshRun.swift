@@ -19,13 +19,8 @@ struct MeshRun {
     let counts = TokenCounts(count)
     let vocabulary = Int32(min(1000, engine.model.program.vocabularySize))
     let start = ContinuousClock.now
-    for index in 0..<count {
-      // Different from the first token on: no prompt shares another's pages.
-      var request = GenerationRequest(prompt: (0..<prompt).map { _ in Int32.random(in: 1..<vocabulary) })
-      request.maxTokens = tokens
-      request.ignoresEndOfText = true
-      try engine.submit(request) { counts.take($0, index: index) }
-    }
+    // Different from the first token on: no prompt shares another's pages.
+    try submit(counts, of: count) { _ in (0..<prompt).map { _ in Int32.random(in: 1..<vocabulary) } }
     while try engine.step() {
       if Interruption.isRequested { throw ExitCode(Interruption.exitCode) }
     }
@@ -36,6 +31,16 @@ struct MeshRun {
       Double(prompt * count) / ((first - start) / .seconds(1)),
       Double(count * tokens - known) / ((end - first) / .seconds(1))
     )
+  }
+
+  /// Asks for as many texts, which `counts` follows.
+  private func submit(_ counts: TokenCounts, of count: Int, prompt: (Int) -> [Int32]) throws {
+    for index in 0..<count {
+      var request = GenerationRequest(prompt: prompt(index))
+      request.maxTokens = tokens
+      request.ignoresEndOfText = true
+      try engine.submit(request) { counts.take($0, index: index) }
+    }
   }
 
   /// The prompt of a request alone, and texts of `count` requests, so many times each after ones that do not count.
@@ -50,12 +55,7 @@ struct MeshRun {
   /// devices that are left gave another token.
   func loss(of device: Int, batch: Int) throws -> String {
     let counts = TokenCounts(batch)
-    for index in 0..<batch {
-      var request = GenerationRequest(prompt: [1, 2, Int32(3 + index)])
-      request.maxTokens = tokens
-      request.ignoresEndOfText = true
-      try engine.submit(request) { counts.take($0, index: index) }
-    }
+    try submit(counts, of: batch) { [1, 2, Int32(3 + $0)] }
     let moment = try engine.loseDevice(device, atStep: 2 + tokens / 2)
     var failure: (any Error)?
     while failure == nil {
