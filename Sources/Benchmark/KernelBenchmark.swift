@@ -45,9 +45,7 @@ package struct KernelBenchmark {
       for count in wanted {
         let step = StageSubject.Step(columns: count, isPrompt: true, hasOutputs: stage.isLogits)
         let timing = try subject.time(step, repetitions: repetitions)
-        let weights = stage.matrices.reduce(0.0) {
-          $0 + Double($1.rows.count) * Double($1.columns.count)
-        }
+        let weights = Self.weights(stage)
         let bytes =
           stage.isEmbed
           ? Double(count * subject.model.stages[0].tableBytes / max(1, shape.vocabularySize))
@@ -64,26 +62,35 @@ package struct KernelBenchmark {
   }
 
   /// Each product of the layer and the logits cut in every sound way, the default first, then the `count` fastest.
+  ///
+  /// - Parameter method: how products are computed; where that is the usual way, several columns go straight to the
+  ///   matrix units where they can, and many through shared memory.
   package func tilings(
-    _ type: TensorType, columns: [Int], count: Int, onFigure: (KernelFigure) throws -> Void
+    _ type: TensorType, columns: [Int], method: StepMethod, count: Int, onFigure: (KernelFigure) throws -> Void
   ) throws {
-    // Several columns go straight to the matrix units where they can.
     let direct = StepMethod(gemm: .direct)
     let canDirect = benchmark.cache(for: direct).traits.fragments != nil
+    func methodOnUnits(_ columnCount: Int) -> StepMethod? {
+      guard method.isUsual else { return method }
+      guard canDirect, columnCount > 1 else { return nil }
+      return columnCount <= DirectMatrixKernel.mostTokens ? direct : StepMethod(gemm: .matrix)
+    }
     for (stage, model) in try stages(type) where stage.isLinear {
-      let name = Self.name(stage)
+      let name = Self.name(stage) + (method.gemm.map { ", \($0)" } ?? "")
       let wanted = columns.filter { wants("\(name), columns \($0)") }
       guard let most = wanted.max() else { continue }
+      let weights = Self.weights(stage)
       var subjects: [StepMethod: StageSubject] = [:]
       for columnCount in wanted {
-        let isDirect = canDirect && (2...DirectMatrixKernel.mostTokens).contains(columnCount)
-        let method = isDirect ? direct : StepMethod()
+        let onUnits = methodOnUnits(columnCount)
+        let method = onUnits ?? StepMethod()
         let subject = try subjects[method] ?? subject(stage, model, most: most, method: method)
         subjects[method] = subject
+        let step = StageSubject.Step(
+          columns: columnCount, isPrompt: columnCount >= Self.leastPrompt, hasOutputs: true)
         let timings =
-          isDirect
-          ? try DirectTilingComparison(subject: subject, tokenCount: columnCount)
-            .run(repetitions: repetitions, best: count)
+          onUnits != nil
+          ? try MatrixTilingComparison(subject: subject, step: step).run(repetitions: repetitions, best: count)
           : try TilingComparison(subject: subject, columnCount: columnCount)
             .run(repetitions: repetitions, best: count)
         for (tiling, timing) in timings {
@@ -92,6 +99,7 @@ package struct KernelBenchmark {
               name: "\(name), \(tiling)", type: Self.type(stage), columns: columnCount,
               microseconds: timing.seconds.map { $0 * 1e6 },
               bytes: Double(subject.model.stages[0].matrixBytes),
+              operations: 2 * Double(columnCount) * weights,
               compiler: try benchmark.compilerText(timing.pipelines)))
         }
       }
@@ -241,6 +249,11 @@ package struct KernelBenchmark {
     let rows = stage.matrices.reduce(0) { $0 + $1.rows.count }
     let columns = stage.matrices.first?.columns.count ?? 0
     return "\(stage.isEmbed ? "" : "linear ")\(stage.kindName) \(rows)x\(columns)"
+  }
+
+  /// Weights of all matrices together.
+  private static func weights(_ stage: Stage) -> Double {
+    stage.matrices.reduce(0) { $0 + Double($1.rows.count) * Double($1.columns.count) }
   }
 
   private static func type(_ stage: Stage) -> String? { stage.matrices.first?.type.name }

@@ -21,7 +21,7 @@ package final class KernelCache: Sendable {
   package init(device: Device, method: StepMethod = StepMethod()) {
     self.device = device
     var traits = DeviceTraits(device.physical, method: method)
-    if traits.matrixUnits != nil, method.gemm != .matrix {
+    if traits.matrixUnits != nil, method.gemm != .matrix, method.gemm != .bytes {
       // A device that cannot tell goes without.
       traits.fragments = try? FragmentProbe.layout(device: device, subgroupSize: traits.subgroupSize)
     }

@@ -2,9 +2,11 @@ import CShaderInterface
 import Transformer
 import VulkanRuntime
 
-/// The matrix product for many tokens with a fused epilogue, on the matrix units (Shaders/matrix/matrix.comp).
+/// The matrix product for many tokens with a fused epilogue, on the matrix units: in float16
+/// (Shaders/matrix/matrix.comp) or in bytes (Shaders/matrix/matrix_bytes.comp), as the units say.
 ///
-/// Inputs are float16 rows, as `NormaliseKernel`, `FlashAttentionKernel` and the gated epilogue leave them. Outputs are
+/// Inputs are float16 rows, as `NormaliseKernel`, `FlashAttentionKernel` and the gated epilogue leave them; in bytes,
+/// those that `QuantiseRowsKernel` makes of them. Outputs are
 /// those of `LinearKernel`, but for two: gated ones are float16 rows times `HIDDEN_SCALE`, so the product that takes
 /// them has `push.scale` 1 / `HIDDEN_SCALE`; and what a norm over many rows waits for stays in the scratch, for
 /// `HeadNormKernel` and for a `NormaliseKernel` with an addend.
@@ -27,6 +29,19 @@ package struct MatrixKernel: Sendable, Hashable {
     self.hasBias = hasBias
     self.gathersOutputs = gathersOutputs
     self.activation = activation
+  }
+
+  /// The same product in bytes; nil where the device or the format of the weights has none.
+  package func inBytes(_ traits: DeviceTraits) -> MatrixKernel? {
+    guard let units = traits.byteUnits, Self.multipliesBytes(matrix.format) else { return nil }
+    var kernel = self
+    kernel.units = units
+    return kernel
+  }
+
+  /// Whether weights of a format can be multiplied in bytes: they are small integers, with a scale for 32 of them.
+  package static func multipliesBytes(_ format: WeightFormat) -> Bool {
+    [.q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_k, .q5_k].contains(format.type) && format.rowInterleave == 1
   }
 
   /// A sound tiling for `tokenCount` tokens.
@@ -57,7 +72,9 @@ package struct MatrixKernel: Sendable, Hashable {
   }
 
   /// The shader's name in the library.
-  package var shaderName: String { "matrix.\(matrix.format.type.name)" }
+  package var shaderName: String {
+    "matrix\(units.inputs == .bytes ? "_bytes" : "").\(matrix.format.type.name)"
+  }
 
   /// The shader's specialization constants.
   package func specialization(_ tiling: MatrixTiling, traits: DeviceTraits) -> [UInt32] {

@@ -60,6 +60,8 @@ private struct MatrixStep {
   /// A projection whose post norm and residual addition the next norm has still to do.
   var pending: DeviceStage.ResidualProjection?
 
+  /// Whether the stage's inputs are there in bytes.
+  var hasByteInputs = false
   /// All-reduces so far.
   var reduceCount = 0
 
@@ -73,6 +75,7 @@ private struct MatrixStep {
     push.partials = workspace.address(.partials)
     push.counters = workspace.address(.counters)
     push.scale = 1
+    hasByteInputs = false
     switch recorder.model.stages[index] {
     case .embed(let table, let scale, let firstToken):
       try recorder.recordEmbed(
@@ -174,9 +177,12 @@ private struct MatrixStep {
     try normalise(pending.postNorm, epsilon: pending.stage.postNorm?.epsilon ?? 0, gathersOutputs: false)
   }
 
-  private func product(_ kernel: MatrixKernel, _ push: MatrixPush) throws {
+  private mutating func product(_ kernel: MatrixKernel, _ push: MatrixPush) throws {
     try recording.need(kernel.matrix)
     let tokenCount = kernel.gathersOutputs ? shape.outputs : shape.rows
+    if let inBytes = kernel.inBytes(recorder.traits) {
+      return try staged(inBytes, quantised(push, of: kernel.matrix, tokenCount: tokenCount), tokenCount: tokenCount)
+    }
     if var direct = DirectMatrixKernel(kernel, tokenCount: tokenCount, traits: recorder.traits) {
       if let directTiling = recorder.directTiling { direct.tiling = directTiling }
       return try direct.record(commands, push: push, tokenCount: tokenCount, cache: recorder.cache)
@@ -193,9 +199,31 @@ private struct MatrixStep {
     try staged(kernel, push, tokenCount: tokenCount)
   }
 
+  /// `push` with the stage's inputs as bytes, which the first of its products makes.
+  private mutating func quantised(
+    _ push: MatrixPush, of matrix: DeviceMatrix, tokenCount: Int
+  ) throws -> MatrixPush {
+    var result = push
+    result.inputs = workspace.address(.quantised)
+    result.input_scales = workspace.address(.quantisedScales)
+    result.input_stride = UInt32(matrix.columns)
+    guard !hasByteInputs else { return result }
+    var quantise = QuantiseRowsPush()
+    quantise.inputs = push.inputs
+    quantise.outputs = result.inputs
+    quantise.scales = result.input_scales
+    quantise.blocks = UInt32(matrix.columns / 32)
+    quantise.input_stride = push.input_stride
+    quantise.output_stride = result.input_stride
+    try QuantiseRowsKernel().record(commands, push: quantise, rowCount: tokenCount, cache: recorder.cache)
+    commands.dispatchBarrier()
+    hasByteInputs = true
+    return result
+  }
+
   /// The product with its tile in shared memory.
   private func staged(_ kernel: MatrixKernel, _ push: MatrixPush, tokenCount: Int) throws {
-    var tiling = kernel.tiling(tokenCount: tokenCount, traits: recorder.traits)
+    var tiling = recorder.matrixTiling ?? kernel.tiling(tokenCount: tokenCount, traits: recorder.traits)
     if kernel.partialCount(tiling, tokenCount: tokenCount) > workspace.partialCount
       || kernel.counterCount(tiling, tokenCount: tokenCount) > workspace.counterCount
     {

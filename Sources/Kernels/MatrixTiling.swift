@@ -27,9 +27,14 @@ package struct MatrixTiling: Sendable, Hashable {
 
   /// Bytes of shared memory: a step of the tile, or at the end some of its sums.
   package func sharedBytes(_ units: MatrixUnits) -> Int {
-    let tile = (tileRows(units) + tileTokens(units)) * (step / 8 + 1)
+    let quadInputs = 16 / units.inputs.byteCount
+    // Fragments start at a quad.
+    let rowQuads = step / quadInputs * max(1, quadInputs / units.k) + 1
+    let tile = (tileRows(units) + tileTokens(units)) * rowQuads
     let sums = subgroups * units.n * (rowFragments * units.m / 4 + 1)
-    return 16 * max(tile, sums) + 16
+    // Blocks have a scale, and a minimum or a sum.
+    let scales = units.inputs == .bytes ? 8 * (tileRows(units) + tileTokens(units)) * step / 32 : 0
+    return 16 * max(tile, sums) + scales + 16
   }
 
   /// Whether a device has room for its workgroups. No driver can be relied on to say so: on some, a workgroup with
@@ -41,6 +46,12 @@ package struct MatrixTiling: Sendable, Hashable {
 }
 
 extension MatrixTiling {
+  /// "tile 8x4, subgroups 2x1, step 32, split 2, band 1", the tile in fragments.
+  package var text: String {
+    "tile \(rowSubgroups * rowFragments)x\(tokenSubgroups * tokenFragments), "
+      + "subgroups \(rowSubgroups)x\(tokenSubgroups), step \(step), split \(split), band \(band)"
+  }
+
   /// Any order will do, so long as it is the same in every run.
   fileprivate var order: (Int, Int, Int, Int, Int) {
     (rowSubgroups, tokenSubgroups, rowFragments, tokenFragments, step)
@@ -95,9 +106,26 @@ package struct MatrixTilingChoice {
     // for the rest.
     let sums = Double(rows * tokens) / Double(traits.subgroupSize)
     let rowBytes = weightBytes * Double(step * tiling.tileRows(units))
-    let loadedBytes = rowBytes + Double(2 * step * tiling.tileTokens(units))
+    let loadedBytes = rowBytes + Double(units.inputs.byteCount * step * tiling.tileTokens(units))
     let loads = loadedBytes / 16 / Double(tiling.subgroups * traits.subgroupSize)
-    return sums <= 128 && sums + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
+    // In bytes, each row's scale lies in as many registers as sums of a fragment's tokens.
+    let scales = units.inputs == .bytes ? Double(rows * units.n) / Double(traits.subgroupSize) : 0
+    return sums <= 128 && sums + scales + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
+  }
+
+  /// Tilings for many tokens that are worth a look, for comparisons.
+  package var candidates: [MatrixTiling] {
+    var result: [MatrixTiling] = []
+    for (rowSubgroups, tokenSubgroups) in [(1, 4), (2, 2), (4, 1), (2, 4), (4, 2)] {
+      for rows in [32, 48, 64, 80] {
+        for tokens in [32, 48, 64] {
+          for step in [32, 64, 128] {
+            result += [tiling(rowSubgroups, tokenSubgroups, rows: rows, tokens: tokens, step: step)].compactMap(\.self)
+          }
+        }
+      }
+    }
+    return result
   }
 
   /// For many tokens, the arithmetic decides.

@@ -65,6 +65,8 @@ package final class PlanRecorder {
   package let chainsStages: Bool
   /// How products that go straight to the matrix units are cut, instead of as usual: for comparisons.
   package var directTiling: DirectMatrixKernel.Tiling?
+  /// The same for `MatrixKernel`.
+  package var matrixTiling: MatrixTiling?
 
   /// - Parameters:
   ///   - port: what the device shares with others, where it has a share of the model.

@@ -14,6 +14,8 @@ package struct StepMethod: Sendable, Hashable {
     case direct
     /// On the device's matrix units, through shared memory: `MatrixKernel`.
     case matrix
+    /// The same with weights and inputs as bytes, where the format of the weights has them.
+    case bytes
     /// In tiles whose sums lie in registers: see Shaders/linear/tiles.glsl.
     case tiles
     /// As those of few tokens, some columns at a time.

@@ -51,7 +51,7 @@ package final class Workspace: Sendable {
     case normed, normedScales, squares, attention, attentionScales, hidden, hiddenScales
     /// New keys and values, float32, where the cache is quantised.
     case fresh
-    /// Inputs of an unfused step's products, in blocks of bytes.
+    /// Inputs of an unfused step's products, or of products in bytes on matrix units, in blocks of bytes.
     case quantised, quantisedScales
     /// Rows of a matrix as float16: see `DequantizedProduct`.
     case dequantized
@@ -124,9 +124,9 @@ package final class Workspace: Sendable {
           scratchStride, activationStride((heads.headCount + 2 * heads.kvHeadCount) * heads.headSize),
           2 * hiddenWidth)
       }
+      let quantises = traits.method.fuses ? traits.byteUnits != nil : traits.usesByteProducts
       let quantisedWidth =
-        traits.method.fuses || !traits.usesByteProducts
-        ? 0 : max(activationStride(program.width), attentionWidth, hiddenWidth)
+        quantises ? max(activationStride(program.width), attentionWidth, hiddenWidth) : 0
       // The device of a mesh that draws tokens has the logits of all others too.
       let share = program.share
       let vocabulary =

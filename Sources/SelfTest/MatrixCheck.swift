@@ -9,7 +9,7 @@ struct MatrixCheck {
   let bench: TestBench
   let units: MatrixUnits
   let name: String
-  /// Gives matrices as float16 rounds them, as the kernel does.
+  /// Gives matrices as the kernel does: as float16 rounds them, but for `Cut.bytes`.
   let reader: WeightReader
   let tokenCount: Int
   let cut: Cut
@@ -26,6 +26,8 @@ struct MatrixCheck {
     /// Weights are made float16 first, so many rows at a time.
     case dequantized(MatrixTiling, rowsAtOnce: Int)
     case direct(FragmentLayout, DirectMatrixKernel.Tiling)
+    /// Weights and inputs are bytes.
+    case bytes(MatrixUnits, MatrixTiling)
 
     /// What a check's name has of it.
     var text: String {
@@ -34,8 +36,12 @@ struct MatrixCheck {
       case .staged(let tiling): ", \(tiling.text)"
       case .dequantized(let tiling, let rows): ", \(tiling.text), dequantized by \(rows)"
       case .direct(_, let tiling): ", \(tiling.text)"
+      case .bytes(_, let tiling): ", \(tiling.text), in bytes"
       }
     }
+
+    /// Whether weights are float16 on the way.
+    var roundsToHalf: Bool { if case .bytes = self { false } else { true } }
   }
 
   /// Of float32 sums of products, in whatever way the units round them. Weights that are made of halves are each rounded
@@ -72,6 +78,8 @@ struct MatrixCheck {
     var push: MatrixPush
     /// What it leaves there is its own.
     var scratch: [MemoryImage.Region]
+    /// Inputs in bytes, which it makes first.
+    var byteRows: ByteRows?
 
     enum Kernel {
       case staged(MatrixKernel, MatrixTiling)
@@ -85,7 +93,15 @@ struct MatrixCheck {
     let chosen: Product.Kernel
     var scratch: MemoryImage.Region?
     var (partialCount, counterCount) = (0, 0)
+    var byteRows: ByteRows?
     switch cut {
+    case .bytes(let units, let tiling):
+      var kernel = kernel
+      kernel.units = units
+      chosen = .staged(kernel, tiling)
+      partialCount = kernel.partialCount(tiling, tokenCount: dispatched)
+      counterCount = kernel.counterCount(tiling, tokenCount: dispatched)
+      byteRows = ByteRows(rowCount: tokenCount, width: kernel.matrix.columns, image: &image)
     case .direct(let layout, let tiling):
       chosen = .direct(DirectMatrixKernel(kernel, layout: layout, tiling: tiling))
     case .dequantized(let tiling, let rowsAtOnce):
@@ -115,14 +131,32 @@ struct MatrixCheck {
     push.partials = partials.address
     push.counters = image.add([UInt32](repeating: 0, count: max(1, counterCount))).address
     return Product(
-      kernel: chosen, push: push, scratch: [partials] + (scratch.map { [$0] } ?? []))
+      kernel: chosen, push: push, scratch: [partials] + (scratch.map { [$0] } ?? []), byteRows: byteRows)
+  }
+
+  /// The inputs that products multiply, given the float16 rows that they were given, and comparisons of how they were
+  /// made of those.
+  private func inputs(
+    of products: [Product], _ rows: [Double], _ outcome: inout Outcome
+  ) -> (values: [Double], comparisons: [Comparison]) {
+    guard let first = products.first?.byteRows else { return (rows, []) }
+    let comparisons = products.compactMap(\.byteRows).flatMap { $0.comparisons(rows, &outcome) }
+    return (first.values(&outcome, rowCount: tokenCount), comparisons)
   }
 
   private func record(_ product: Product, _ commands: CommandBuffer) throws {
+    var push = product.push
+    if let rows = product.byteRows {
+      try rows.record(commands, inputs: push.inputs, inputStride: push.input_stride, cache: bench.cache)
+      commands.dispatchBarrier()
+      push.inputs = rows.bytes.address
+      push.input_scales = rows.scales.address
+      push.input_stride = UInt32(rows.width)
+    }
     switch product.kernel {
     case .staged(let kernel, let tiling):
       try kernel.record(
-        commands, push: product.push, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
+        commands, push: push, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
     case .dequantized(let dequantized, let tiling):
       try dequantized.record(commands, push: product.push, cache: bench.cache) {
         try $0.record(commands, push: $1, tokenCount: dispatched, cache: bench.cache, tiling: tiling)
@@ -184,9 +218,10 @@ struct MatrixCheck {
       outcome.ignore(product.scratch)
       let gathered = outputRows.flatMap { x[$0 * width..<($0 + 1) * width] }.map(Double.init)
       let normed = inputs.values(&outcome)
-      let expected = try ReferenceStages.logits(stage, normed: normed, weights: reader)
+      let (values, comparisons) = self.inputs(of: [product], normed, &outcome)
+      let expected = try ReferenceStages.logits(stage, normed: values, weights: reader)
       let found = expected.indices.map { outcome.float(outputs, $0 / count * stride + $0 % count) }
-      return [
+      return comparisons + [
         Comparison(
           "inputs", found: normed,
           expected: try ReferenceStages.norm(gathered, stage.norm, weights: reader),
@@ -244,13 +279,14 @@ struct MatrixCheck {
       try record(NormaliseKernel(hasNorm: false, hasAddend: true), normalise, commands)
     } compare: { outcome in
       outcome.ignore(product.scratch)
-      let scaled = input.contents.map { $0 * Double(push.scale) }
+      let (values, comparisons) = inputs(of: [product], input.contents, &outcome)
+      let scaled = values.map { $0 * Double(push.scale) }
       let expected = try ReferenceStages.residualProjection(
         stage, x: x.map(Double.init), input: scaled, weights: reader)
       let found = expected.indices.map {
         outcome.float(outputs, $0 / outputWidth * stride + activationIndex($0 % outputWidth))
       }
-      let result = [Comparison(found: found, expected: expected, tolerance: tolerance)]
+      let result = comparisons + [Comparison(found: found, expected: expected, tolerance: tolerance)]
       guard stage.postNorm != nil else { return result }
       outcome.ignore(scratch)
       return result + [
@@ -279,9 +315,9 @@ struct MatrixCheck {
       try record(product, commands)
     } compare: { outcome in
       outcome.ignore(product.scratch)
-      let expected = try ReferenceStages.gatedFeedForward(
-        stage, normed: inputs.contents, weights: reader)
-      return [
+      let (values, comparisons) = self.inputs(of: [product], inputs.contents, &outcome)
+      let expected = try ReferenceStages.gatedFeedForward(stage, normed: values, weights: reader)
+      return comparisons + [
         Comparison(
           found: hidden.values(&outcome),
           expected: expected.map { Self.clampedToHalf($0 * Double(HIDDEN_SCALE)) },
@@ -319,10 +355,11 @@ struct MatrixCheck {
         commands, step: push.step, extras: push.extras, rowCount: dispatched, bench: bench)
     } compare: { outcome in
       for product in products { outcome.ignore(product.scratch) }
+      let (values, comparisons) = self.inputs(of: products, inputs.contents, &outcome)
       let expected = try ReferenceStages.queryKeyValue(
-        stage, normed: inputs.contents, positions: outputs.positions, weights: reader)
-      return outputs.comparisons(
-        expected, &outcome, tolerance: tolerance, halfTolerance: halfTolerance)
+        stage, normed: values, positions: outputs.positions, weights: reader)
+      return comparisons
+        + outputs.comparisons(expected, &outcome, tolerance: tolerance, halfTolerance: halfTolerance)
     }
   }
 }

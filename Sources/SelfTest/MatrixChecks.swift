@@ -9,9 +9,12 @@ struct MatrixChecks {
   let bench: TestBench
   /// How fragments lie in registers; nil where that cannot be made use of.
   private let layout: FragmentLayout?
+  /// What multiplies bytes, where there is something that does.
+  private let byteUnits: MatrixUnits?
 
   init(bench: TestBench) throws {
     self.bench = bench
+    byteUnits = MatrixUnits(bench.device.capabilities, inputs: .bytes)
     layout = try FragmentProbe.layout(device: bench.device, subgroupSize: bench.traits.subgroupSize)
   }
 
@@ -28,6 +31,7 @@ struct MatrixChecks {
           onProgress: { _ in })
         let tilings = MatrixTiling.possible(.of(type), units, bench.traits)
         let reader = WeightReader(stages.source, roundsToHalf: true)
+        let exactReader = WeightReader(stages.source, roundsToHalf: false)
         for (stageIndex, (stage, weights)) in zip(stages.program.stages, model.stages).enumerated() {
           if type == .q8_0, case .gatedFeedForward = stage {
             try checkLarge(stage, weights, name: stages.names[stageIndex], units: units, reader: reader)
@@ -39,8 +43,9 @@ struct MatrixChecks {
               "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)\(cut.cut.text)"
             guard bench.wants(name) else { continue }
             let check = MatrixCheck(
-              bench: bench, units: units, name: name, reader: reader, tokenCount: cut.tokenCount,
-              cut: cut.cut, isMadeOfHalves: type.isMadeOfHalves)
+              bench: bench, units: units, name: name, reader: cut.cut.roundsToHalf ? reader : exactReader,
+              tokenCount: cut.tokenCount, cut: cut.cut,
+              isMadeOfHalves: cut.cut.roundsToHalf && type.isMadeOfHalves)
             try check.run(stage, weights)
           }
         }
@@ -94,14 +99,23 @@ struct MatrixChecks {
           tokenCount: tokenCounts[(turn + 2) % 5],
           cut: .dequantized(tilings[turn % tilings.count], rowsAtOnce: [32, 4096, 64][turn % 3]))
       ] : []
+    let format = WeightFormat.of(TensorType.allCases[formatIndex])
+    var byteCuts: [Cut] = []
+    if let byteUnits, MatrixKernel.multipliesBytes(format) {
+      let tilings = MatrixTiling.possible(format, byteUnits, bench.traits)
+      byteCuts = (0..<2).map {
+        Cut(
+          tokenCount: tokenCounts[(turn + 3 + $0) % 5],
+          cut: .bytes(byteUnits, tilings[(2 * turn + $0) % tilings.count]))
+      }
+    }
     if bench.traits.isCPU {
       // Formats with long chunks take a CPU driver's compiler a minute.
-      let isShort = WeightFormat.of(TensorType.allCases[formatIndex]).chunk <= 16
       return [cut(formatIndex + formatIndex / LinearStages.count)] + dequantized
-        + directCuts.prefix(isShort ? 1 : 0)
+        + directCuts.prefix(format.chunk <= 16 ? 1 : 0) + byteCuts.prefix(1)
     }
     let own = Cut(tokenCount: tokenCounts[turn / 3 % 5], cut: .own)
-    return (0..<3).map { cut(3 * turn + $0) } + dequantized + directCuts.prefix(2)
+    return (0..<3).map { cut(3 * turn + $0) } + dequantized + directCuts.prefix(2) + byteCuts
       + (turn % 3 == 0 ? [own] : [])
   }
 
@@ -142,12 +156,6 @@ extension MatrixTiling {
       tiling.band = [1, 2, 1, 3][index % 4]
       return tiling
     }
-  }
-
-  /// "tile 64x48, subgroups 2x1, step 32, split 2, band 1", the tile in fragments.
-  var text: String {
-    "tile \(rowSubgroups * rowFragments)x\(tokenSubgroups * tokenFragments), "
-      + "subgroups \(rowSubgroups)x\(tokenSubgroups), step \(step), split \(split), band \(band)"
   }
 }
 

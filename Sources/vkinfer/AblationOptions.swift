@@ -17,8 +17,8 @@ struct AblationOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Products of many tokens: on matrix units, those of up to 64 tokens directly or all through shared memory; in tiles in registers; or in columns, as those of few tokens; a list measures each. (default: the first of them that the device can do)",
-      valueName: "direct,matrix,tiles,columns"))
+      "Products of many tokens: on matrix units, those of up to 64 tokens directly or all through shared memory, in float16 or in bytes; in tiles in registers; or in columns, as those of few tokens; a list measures each. (default: the first of them that the device can do)",
+      valueName: "direct,matrix,bytes,tiles,columns"))
   var gemm: ChoiceList<StepMethod.Gemm>?
 
   /// Whether anything is asked for.

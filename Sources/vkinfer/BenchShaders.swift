@@ -15,7 +15,7 @@ struct BenchShaders: ParsableCommand {
       attention after each --depth, and sampling. Weights rotate over so many copies that no cache serves them. \
       Times are of the device's clock, a dispatch with the barrier behind it; percentages are of what a kernel that \
       only reads reaches. --linear naive,sbi compares the plain product kernel with the tuned ones, --gemm \
-      direct,matrix,tiles,columns those for many columns; --tilings tries every sound tiling of the matrix products \
+      direct,matrix,bytes,tiles,columns those for many columns; --tilings tries every sound tiling of the matrix products \
       instead, and shows the fastest below the default.
       """)
 
@@ -48,7 +48,7 @@ struct BenchShaders: ParsableCommand {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Which kernels compute products of many columns, as a list.", valueName: "direct,matrix,tiles,columns"))
+      "Which kernels compute products of many columns, as a list.", valueName: "direct,matrix,bytes,tiles,columns"))
   var gemm: ChoiceList<StepMethod.Gemm>?
 
   @Flag(help: "Compare the tilings of matrix products.")
@@ -69,8 +69,11 @@ struct BenchShaders: ParsableCommand {
     guard !tilings || linear.values == [.sbi] else {
       throw ValidationError("--tilings compares cuts of the tuned kernels: leave --linear out")
     }
-    guard gemm == nil || (!tilings && linear.values == [.sbi]) else {
-      throw ValidationError("--gemm compares the tuned kernels: leave --linear and --tilings out")
+    guard gemm == nil || linear.values == [.sbi] else {
+      throw ValidationError("--gemm compares the tuned kernels: leave --linear out")
+    }
+    guard !tilings || gemm.map({ $0.values.allSatisfy { $0 == .matrix || $0 == .bytes || $0 == .direct } }) ?? true else {
+      throw ValidationError("--tilings compares cuts on matrix units: of --gemm, it takes direct, matrix and bytes")
     }
     guard (1...1000).contains(best) else { throw ValidationError("--best must be from 1 to 1000") }
   }
@@ -138,10 +141,12 @@ struct BenchShaders: ParsableCommand {
       let kernels = KernelBenchmark(
         benchmark: benchmark, shape: shape, repetitions: repetitions, cacheType: cache.kvType, wants: wants)
       for type in type.types {
-        if tilings {
-          try kernels.tilings(type, columns: columns.counts, count: best) { try add($0, shape: shape.name) }
-        } else {
-          for method in methods {
+        for method in methods {
+          if tilings {
+            try kernels.tilings(type, columns: columns.counts, method: method, count: best) {
+              try add($0, shape: shape.name)
+            }
+          } else {
             try kernels.weights(type, columns: columns.counts, method: method) {
               try add($0, shape: shape.name)
             }

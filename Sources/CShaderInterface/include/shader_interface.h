@@ -365,7 +365,8 @@ struct SamplePush {
 // Arguments of the matrix kernel: outputs = epilogue(scale * weights * inputs) for many tokens.
 struct MatrixPush {
   STRUCT(WeightPlanes) weights;
-  GPU_POINTER(Quads) inputs;        // float16, [token][input_stride]
+  GPU_POINTER(Quads) inputs;        // float16 or bytes, [token][input_stride]
+  GPU_POINTER(Pairs) input_scales;  // of blocks of 32 bytes: scale and scaled sum, two floats
   GPU_POINTER(FloatsOut) outputs;   // gated: pairs of float16 as words; else float32
   GPU_POINTER(FloatsIn) bias;       // [rows]
   GPU_POINTER(Step) step;
@@ -375,7 +376,7 @@ struct MatrixPush {
   U32 columns;                      // inputs of a row (K), a multiple of 32
   U32 rows;                         // outputs (of this matrix)
   U32 row_offset;                   // of this matrix's row 0 in the stage's stacked outputs
-  U32 input_stride;                 // elements between tokens of `inputs`, a multiple of 8
+  U32 input_stride;                 // elements between tokens of `inputs`, a multiple of 8; of bytes, of 32
   U32 output_stride;                // elements between tokens of `outputs`
   F32 scale;                        // of the products
   F32 softcap;                      // 0 for none
@@ -405,6 +406,16 @@ struct DequantizePush {
   GPU_POINTER(QuadsOut) outputs;
   U32 first_chunk;
   U32 chunk_count;
+};
+
+// Arguments of the kernel that makes blocks of bytes of float16 rows.
+struct QuantiseRowsPush {
+  GPU_POINTER(Quads) inputs;           // float16, [row][input_stride]
+  GPU_POINTER(QuadsOut) outputs;       // bytes, [row][output_stride]
+  GPU_POINTER(FloatsOut) scales;       // [row][output_stride / 32]: scale and scaled sum
+  U32 blocks;                          // of a row
+  U32 input_stride;                    // elements, a multiple of 8
+  U32 output_stride;                   // elements, a multiple of 32
 };
 
 // Arguments of the kernel that makes the inputs of matrix products: norm(inputs), as float16.
