@@ -3,7 +3,6 @@
 #include "matrix/finish_quad.glsl"
 
 const uint ROW_QUADS = ROW_FRAGMENTS * M / 4;
-const uint LANES = gl_WorkGroupSize.x / (ROW_SUBGROUPS * TOKEN_SUBGROUPS);
 // Quads of a lane, for each fragment along tokens.
 const uint QUADS = (N * ROW_QUADS + LANES - 1) / LANES;
 
@@ -40,7 +39,7 @@ void finish_tile(uint first_row, uint first_token, uint count) {
       if (constant_j == j) {
         [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
           coopMatStore(
-              sums[i * TOKEN_FRAGMENTS + constant_j], tile, sum_quad + i * M / 4, SUM_STRIDE,
+              sum_fragment(i * TOKEN_FRAGMENTS + constant_j), tile, sum_quad + i * M / 4, SUM_STRIDE,
               gl_CooperativeMatrixLayoutColumnMajor);
         }
       }

@@ -20,6 +20,16 @@ layout(push_constant) uniform Push { MatrixPush push; };
 #include "matrix/tile.glsl"
 #include "matrix/halves.glsl"
 
+#define ACCUMULATOR coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
+ACCUMULATOR sums[ROW_FRAGMENTS * TOKEN_FRAGMENTS];
+
+void clear_sums() {
+  [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * TOKEN_FRAGMENTS; i++) sums[i] = ACCUMULATOR(0);
+}
+void begin_sums() { clear_sums(); }
+ACCUMULATOR sum_fragment(uint i) { return sums[i]; }
+void add_sums(uint i, ACCUMULATOR other) { sums[i] += other; }
+
 void store_weights(Chunk chunk, uint row, uint index) {
   uint halves[CHUNK / 2];
   unpack_halves(chunk, halves);

@@ -1,6 +1,10 @@
 #version 460
 // outputs = epilogue(weights * inputs) for many tokens at once, on the matrix units, in bytes: integers of weights by
 // inputs in blocks of bytes (matrix/quantise_rows.comp). Sums of a block are exact; the scales of both multiply them once.
+//
+// Which elements of a fragment an invocation holds, Vulkan leaves to the device. Of fragments of sums the host has found
+// out how far they are from the invocation's first one (FragmentProbe), and where that is, the shader asks: so scales are
+// read for rows and tokens, which are few, not for elements.
 //! formats: q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k
 //! needs: GL_KHR_cooperative_matrix
 #include FORMAT_FILE
@@ -28,7 +32,44 @@ layout(push_constant) uniform Push { MatrixPush push; };
 #if defined(MINIMUM) && !defined(FORMAT_Q4_0) && !defined(FORMAT_Q5_0)
 #define ROW_MINIMA
 #endif
+layout(constant_id = 15) const uint ROW_PLACES = 0;    // rows and tokens from the first of an invocation's elements to
+layout(constant_id = 16) const uint TOKEN_PLACES = 0;  // each, four bits each
+
 #include "matrix/tile.glsl"
+
+// Fragments of sums hold floats once products are done, by their bits.
+#define ACCUMULATOR coopmat<int, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
+const uint ELEMENTS = M * N / LANES;
+float sums[ROW_FRAGMENTS * TOKEN_FRAGMENTS][ELEMENTS];
+// Row and token, in a fragment, of the invocation's first element.
+uint lane_row, lane_token;
+
+void clear_sums() {
+  [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * TOKEN_FRAGMENTS; i++) {
+    [[unroll]] for (uint e = 0; e < ELEMENTS; e++) sums[i][e] = 0;
+  }
+}
+
+void begin_sums() {
+  clear_sums();
+  for (uint i = gl_LocalInvocationIndex; i < M * N / 4; i += THREADS) tile[i] = 4 * i + uvec4(0, 1, 2, 3);
+  barrier();
+  ACCUMULATOR numbers;
+  coopMatLoad(numbers, tile, 0, N / 4, gl_CooperativeMatrixLayoutRowMajor);
+  lane_row = uint(numbers[0]) / N;
+  lane_token = uint(numbers[0]) % N;
+  barrier();
+}
+
+ACCUMULATOR sum_fragment(uint i) {
+  ACCUMULATOR fragment;
+  [[unroll]] for (uint e = 0; e < ELEMENTS; e++) fragment[e] = floatBitsToInt(sums[i][e]);
+  return fragment;
+}
+
+void add_sums(uint i, ACCUMULATOR other) {
+  [[unroll]] for (uint e = 0; e < ELEMENTS; e++) sums[i][e] += intBitsToFloat(other[e]);
+}
 
 void store_weights(Chunk chunk, uint row, uint index) {
   uint words[CHUNK / 4];
@@ -66,23 +107,14 @@ void multiply_step(uint row, uint token) {
   uint token_quad = FIRST_TOKEN_QUAD + token * STRIDE;
   [[unroll]] for (uint block = 0; block < STEP_BLOCKS; block++) {
     uint at = block * block_fragments * FRAGMENT_QUADS;
+    uint row_place = block * TILE_ROWS + row + lane_row;
+    uint token_place = block * TILE_TOKENS + token + lane_token;
     coopmat<int8_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a[ROW_FRAGMENTS * block_fragments];
-    // Each row's scale in all its elements.
-    ACCUMULATOR of_rows[ROW_FRAGMENTS];
-#ifdef ROW_MINIMA
-    ACCUMULATOR minima[ROW_FRAGMENTS];
-#endif
-    [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
-      [[unroll]] for (uint k = 0; k < block_fragments; k++) {
-        coopMatLoad(
-            a[i * block_fragments + k], tile, row_quad + i * M * STRIDE + at + k * FRAGMENT_QUADS, STRIDE,
-            gl_CooperativeMatrixLayoutRowMajor);
-      }
-      uint place = block * TILE_ROWS + row + i * M;
-      coopMatLoad(of_rows[i], row_scales, place, 0, gl_CooperativeMatrixLayoutColumnMajor);
-#ifdef ROW_MINIMA
-      coopMatLoad(minima[i], row_minima, place, 0, gl_CooperativeMatrixLayoutColumnMajor);
-#endif
+    [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * block_fragments; i++) {
+      coopMatLoad(
+          a[i], tile,
+          row_quad + i / block_fragments * M * STRIDE + at + i % block_fragments * FRAGMENT_QUADS, STRIDE,
+          gl_CooperativeMatrixLayoutRowMajor);
     }
     [[unroll]] for (uint j = 0; j < TOKEN_FRAGMENTS; j++) {
       coopmat<int8_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b[block_fragments];
@@ -91,25 +123,19 @@ void multiply_step(uint row, uint token) {
             b[k], tile, token_quad + j * N * STRIDE + at + k * FRAGMENT_QUADS, STRIDE,
             gl_CooperativeMatrixLayoutColumnMajor);
       }
-      uint place = block * TILE_TOKENS + token + j * N;
-      ACCUMULATOR of_tokens;
-      coopMatLoad(of_tokens, token_scales, place, 0, gl_CooperativeMatrixLayoutRowMajor);
-#ifdef ROW_MINIMA
-      ACCUMULATOR totals;
-      coopMatLoad(totals, token_sums, place, 0, gl_CooperativeMatrixLayoutRowMajor);
-#endif
       [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS; i++) {
-        coopmat<int, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> products =
-            coopmat<int, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(MAGIC_BITS);
+        ACCUMULATOR products = ACCUMULATOR(MAGIC_BITS);
         [[unroll]] for (uint k = 0; k < block_fragments; k++) {
           products = coopMatMulAdd(a[i * block_fragments + k], b[k], products);
         }
         const uint sum = i * TOKEN_FRAGMENTS + j;
-        [[unroll]] for (uint e = 0; e < products.length(); e++) {
+        [[unroll]] for (uint e = 0; e < ELEMENTS; e++) {
+          uint of_row = row_place + i * M + (ROW_PLACES >> 4 * e & 15u);
+          uint of_token = token_place + j * N + (TOKEN_PLACES >> 4 * e & 15u);
           float product = intBitsToFloat(products[e]) - MAGIC;
-          sums[sum][e] = fma(product, of_rows[i][e] * of_tokens[e], sums[sum][e]);
+          sums[sum][e] = fma(product, row_scales[of_row] * token_scales[of_token], sums[sum][e]);
 #ifdef ROW_MINIMA
-          sums[sum][e] = fma(minima[i][e], totals[e], sums[sum][e]);
+          sums[sum][e] = fma(row_minima[of_row], token_sums[of_token], sums[sum][e]);
 #endif
         }
       }

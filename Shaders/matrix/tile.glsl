@@ -6,8 +6,7 @@
 // workgroups share the inputs of a tile, and the last one done adds up their sums.
 //
 // The shader that includes this defines INPUT_BYTES, of an input and of a weight in shared memory, and BLOCK_SCALES if
-// inputs are blocks of bytes with scales. After this file it defines store_weights and multiply_step, then it includes
-// matrix/walk.glsl, which calls them.
+// inputs are blocks of bytes with scales. After this file it defines what matrix/walk.glsl calls, and includes that.
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ROW_SUBGROUPS = 2;    // subgroups along rows
 layout(constant_id = 2) const uint TOKEN_SUBGROUPS = 2;  // subgroups along tokens
@@ -25,6 +24,7 @@ layout(constant_id = 13) const bool GATHER = false;      // one column for each 
 layout(constant_id = 14) const uint ACTIVATION = ACTIVATION_SILU;
 
 const uint THREADS = gl_WorkGroupSize.x;
+const uint LANES = THREADS / (ROW_SUBGROUPS * TOKEN_SUBGROUPS);
 const uint TILE_ROWS = ROW_SUBGROUPS * ROW_FRAGMENTS * M;
 const uint TILE_TOKENS = TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N;
 
@@ -81,9 +81,6 @@ void store_quad(uint at, uint index, uvec4 quad) {
     tile[at + 2 * index + 1] = uvec4(quad.zw, 0, 0);
   }
 }
-
-#define ACCUMULATOR coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
-ACCUMULATOR sums[ROW_FRAGMENTS * TOKEN_FRAGMENTS];
 
 #ifdef BLOCK_SCALES
 // Scales of the step, [block][row or token], and with minima what they are multiplied by.

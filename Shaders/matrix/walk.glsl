@@ -2,8 +2,13 @@
 // products of this one and stored after them. One step in shared memory leaves room for two workgroups on a core, which
 // does more than a second step there: one multiplies while the other stores.
 //
-// `store_weights(chunk, row, index)` puts chunk `index` of a row's step into shared memory; `multiply_step(row, token)`
-// multiplies what is there, for the subgroup whose part of the tile starts at that row and token.
+// The shader that includes this has defined:
+// - `begin_sums()`: what is to be done before the first step; the sums are 0 then.
+// - `store_weights(chunk, row, index)` puts chunk `index` of a row's step into shared memory.
+// - `multiply_step(row, token)` multiplies what is there, for the subgroup whose part of the tile starts at that row and
+//   token.
+// - `ACCUMULATOR`: the type of a fragment of sums; `sum_fragment(i)` is the i-th, `clear_sums()` sets all to 0, and
+//   `add_sums(i, fragment)` adds to one.
 
 // Issues the loads of the step that starts at input `first`. Inputs come in 32s: of a larger step, the end may lie
 // past the last. There, weights are the row's last ones, and store_step makes the inputs zeros.
@@ -58,7 +63,7 @@ bool join_splits(uint parts) {
   uint first = group * SPLIT * split_size + gl_SubgroupID * fragments * M * N;
   [[unroll]] for (uint i = 0; i < fragments; i++) {
     coopMatStore(
-        sums[i], push.partials.at, first + gl_WorkGroupID.z * split_size + i * M * N, N,
+        sum_fragment(i), push.partials.at, first + gl_WorkGroupID.z * split_size + i * M * N, N,
         gl_CooperativeMatrixLayoutRowMajor);
   }
   memoryBarrierBuffer();
@@ -70,13 +75,13 @@ bool join_splits(uint parts) {
   barrier();
   memoryBarrierBuffer();
   if (ticket != parts - 1) return false;
-  [[unroll]] for (uint i = 0; i < fragments; i++) sums[i] = ACCUMULATOR(0);
+  clear_sums();
   for (uint part = 0; part < parts; part++) {
     [[unroll]] for (uint i = 0; i < fragments; i++) {
       ACCUMULATOR other;
       coopMatLoad(
           other, push.partials.at, first + part * split_size + i * M * N, N, gl_CooperativeMatrixLayoutRowMajor);
-      sums[i] += other;
+      add_sums(i, other);
     }
   }
   return true;
@@ -119,7 +124,7 @@ void main() {
 #endif
   uint subgroup_row = gl_SubgroupID / TOKEN_SUBGROUPS * ROW_FRAGMENTS * M;
   uint subgroup_token = gl_SubgroupID % TOKEN_SUBGROUPS * TOKEN_FRAGMENTS * N;
-  [[unroll]] for (uint i = 0; i < ROW_FRAGMENTS * TOKEN_FRAGMENTS; i++) sums[i] = ACCUMULATOR(0);
+  begin_sums();
 
   load_step(begin);
   store_step(push.columns - begin);

@@ -49,21 +49,7 @@ package final class BenchmarkDevice {
   ///
   /// - Throws: `KernelError.unsupported` where it lacks what products of many tokens are to be computed on.
   package func check(_ method: StepMethod) throws {
-    guard let gemm = method.gemm, [.direct, .matrix, .bytes].contains(gemm) else { return }
-    let traits = cache(for: method).traits
-    guard traits.matrixUnits != nil else {
-      throw KernelError.unsupported(
-        "--gemm \(gemm): \(name) has no matrix units that vkinfer can use; leave \(gemm) out")
-    }
-    guard gemm != .bytes || traits.byteUnits != nil else {
-      throw KernelError.unsupported(
-        "--gemm bytes: the matrix units of \(name) multiply no signed bytes that vkinfer can use; leave bytes out")
-    }
-    guard gemm != .direct || traits.fragments != nil else {
-      throw KernelError.unsupported(
-        "--gemm direct: the matrix units of \(name) hold their elements where no kernel can put them; leave direct out"
-      )
-    }
+    try cache(for: method).checkMethod()
   }
 
   /// Messages of a Vulkan validation layer so far; 0 without one.

@@ -66,7 +66,8 @@ package struct KernelBenchmark {
   /// - Parameter method: how products are computed; where that is the usual way, several columns go straight to the
   ///   matrix units where they can, and many through shared memory.
   package func tilings(
-    _ type: TensorType, columns: [Int], method: StepMethod, count: Int, onFigure: (KernelFigure) throws -> Void
+    _ type: TensorType, columns: [Int], method: StepMethod, count: Int,
+    onFigure: (KernelFigure) throws -> Void
   ) throws {
     let direct = StepMethod(gemm: .direct)
     let canDirect = benchmark.cache(for: direct).traits.fragments != nil
@@ -90,7 +91,8 @@ package struct KernelBenchmark {
           columns: columnCount, isPrompt: columnCount >= Self.leastPrompt, hasOutputs: true)
         let timings =
           onUnits != nil
-          ? try MatrixTilingComparison(subject: subject, step: step).run(repetitions: repetitions, best: count)
+          ? try MatrixTilingComparison(subject: subject, step: step).run(
+            repetitions: repetitions, best: count)
           : try TilingComparison(subject: subject, columnCount: columnCount)
             .run(repetitions: repetitions, best: count)
         for (tiling, timing) in timings {

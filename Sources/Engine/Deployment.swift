@@ -105,6 +105,7 @@ final class Deployment {
         faults: options.allocationFaults)
     }
     let caches = devices.map { [options] in KernelCache(device: $0, method: options.method) }
+    for cache in caches { try cache.checkMethod() }
     // Asked before weights are there.
     let pageCounts = placement.programs.indices.map { index in
       Engine.pageCount(

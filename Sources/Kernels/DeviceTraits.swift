@@ -28,7 +28,7 @@ package struct DeviceTraits: Sendable, Hashable {
   package var canShuffle: Bool
   /// The matrix units that steps of many tokens are computed on; nil where there are none, or none worth using.
   package var matrixUnits: MatrixUnits?
-  /// Those for products in bytes; nil where there are none, or none that are used.
+  /// Those for products in bytes, where `KernelCache` has found out that they can be used, and they are.
   package var byteUnits: MatrixUnits?
   /// How the matrix units' fragments lie in registers, where `KernelCache` has found it out and can make use of it.
   package var fragments: FragmentLayout?
@@ -52,7 +52,6 @@ package struct DeviceTraits: Sendable, Hashable {
     let isUsualGPU = method.gemm == nil && !isCPU
     let usesMatrixUnits = isUsualGPU || method.gemm.map { [.direct, .matrix, .bytes].contains($0) } ?? false
     matrixUnits = method.isFast && usesMatrixUnits ? MatrixUnits(capabilities) : nil
-    byteUnits = matrixUnits != nil && method.gemm == .bytes ? MatrixUnits(capabilities, inputs: .bytes) : nil
     usesTiles = method.isFast && (isUsualGPU || method.gemm == .tiles)
     maxWorkgroupInvocations = min(
       capabilities.maxWorkgroupInvocations, subgroupSize * max(1, capabilities.maxWorkgroupSubgroups))

@@ -79,7 +79,7 @@ package struct FragmentLayout: Sendable, Hashable {
     self.inputPlaces = inputPlaces
   }
 
-  /// Places as kernels take them: four bits each, the first lowest.
+  /// Places as kernels take them, up to eight: four bits each, the first lowest.
   static func packed(_ places: [Int]) -> UInt32 {
     places.enumerated().reduce(0) { $0 | UInt32($1.element) << UInt32(4 * $1.offset) }
   }

@@ -32,17 +32,8 @@ package enum FragmentProbe {
       name: "fragments", spirv: spirv,
       specialization: [UInt32(subgroupSize), UInt32(m), UInt32(n), UInt32(k)],
       pushConstantBytes: MemoryLayout<FragmentProbePush>.size, subgroupSize: subgroupSize)
-    let count = Int(FRAGMENT_PROBE_LENGTHS) + 2
-    let elements = try device.makeBuffer(byteCount: 4 * count, memory: .download, label: "fragments")
-    guard let words = elements.contents?.assumingMemoryBound(to: UInt32.self) else { return nil }
-    for index in 0..<count { words[index] = .max }
-    try device.run { commands in
-      commands.keepAlive([elements])
-      var push = FragmentProbePush()
-      push.elements = elements.address
-      commands.dispatch(pipeline, pushConstants: push, groups: (1, 1, 1))
-      commands.barrierToHost()
-    }
+    guard let words = try answers(of: pipeline, on: device) else { return nil }
+    let count = words.count
     // A device may hold more than one copy of an element: not what the kernel could follow.
     guard words[count - 2] == UInt32(m * k / subgroupSize), words[count - 1] == UInt32(n * k / subgroupSize)
     else {
@@ -59,5 +50,44 @@ package enum FragmentProbe {
     }
     return FragmentLayout(
       m: m, n: n, k: k, a: held(0, m * k / subgroupSize), b: held(most, n * k / subgroupSize))
+  }
+
+  /// The device's matrix units for bytes, with the layout of their sums; nil where there are none that the matrix kernel
+  /// can follow.
+  package static func byteUnits(device: Device, subgroupSize: Int) throws -> MatrixUnits? {
+    guard var units = MatrixUnits(device.capabilities, inputs: .bytes),
+      let spirv = ShaderLibrary.spirv("sums")
+    else { return nil }
+    let (m, n) = (units.m, units.n)
+    guard (m * n).isMultiple(of: subgroupSize), m * n <= 8 * subgroupSize, subgroupSize <= 64 else {
+      return nil
+    }
+    let pipeline = try device.makePipeline(
+      name: "sums", spirv: spirv, specialization: [UInt32(subgroupSize), UInt32(m), UInt32(n)],
+      pushConstantBytes: MemoryLayout<FragmentProbePush>.size, subgroupSize: subgroupSize)
+    guard let words = try answers(of: pipeline, on: device),
+      words[words.count - 2] == UInt32(m * n / subgroupSize)
+    else { return nil }
+    let held = (0..<subgroupSize).map { lane in
+      (0..<m * n / subgroupSize).map { Int(words[lane * Int(FRAGMENT_PROBE_ELEMENTS) + $0]) }
+    }
+    units.sums = SumLayout(m: m, n: n, held: held)
+    return units.sums == nil ? nil : units
+  }
+
+  /// What a probe tells: the elements that invocations hold, then two lengths; nil without memory that the host reads.
+  private static func answers(of pipeline: Pipeline, on device: Device) throws -> [UInt32]? {
+    let count = Int(FRAGMENT_PROBE_LENGTHS) + 2
+    let elements = try device.makeBuffer(byteCount: 4 * count, memory: .download, label: "fragments")
+    guard let words = elements.contents?.assumingMemoryBound(to: UInt32.self) else { return nil }
+    for index in 0..<count { words[index] = .max }
+    try device.run { commands in
+      commands.keepAlive([elements])
+      var push = FragmentProbePush()
+      push.elements = elements.address
+      commands.dispatch(pipeline, pushConstants: push, groups: (1, 1, 1))
+      commands.barrierToHost()
+    }
+    return (0..<count).map { words[$0] }
   }
 }

@@ -25,8 +25,33 @@ package final class KernelCache: Sendable {
       // A device that cannot tell goes without.
       traits.fragments = try? FragmentProbe.layout(device: device, subgroupSize: traits.subgroupSize)
     }
+    if traits.matrixUnits != nil, method.gemm == .bytes {
+      traits.byteUnits = try? FragmentProbe.byteUnits(device: device, subgroupSize: traits.subgroupSize)
+    }
     self.traits = traits
     tuning = LinearTuning(device: device)
+  }
+
+  /// Whether the device can compute products of many tokens in the way that was asked for.
+  ///
+  /// - Throws: `KernelError.unsupported` where it lacks what they are to be computed on.
+  package func checkMethod() throws {
+    guard let gemm = traits.method.gemm, [.direct, .matrix, .bytes].contains(gemm) else { return }
+    let name = device.physical.name
+    guard traits.matrixUnits != nil else {
+      throw KernelError.unsupported(
+        "--gemm \(gemm): \(name) has no matrix units that vkinfer can use; leave \(gemm) out")
+    }
+    guard gemm != .bytes || traits.byteUnits != nil else {
+      throw KernelError.unsupported(
+        "--gemm bytes: the matrix units of \(name) multiply no signed bytes that vkinfer can use; leave bytes out"
+      )
+    }
+    guard gemm != .direct || traits.fragments != nil else {
+      throw KernelError.unsupported(
+        "--gemm direct: the matrix units of \(name) hold their elements where no kernel can put them; leave direct out"
+      )
+    }
   }
 
   /// The pipeline of a shader with these specialization constants (index i is `constant_id` i).

@@ -85,6 +85,7 @@ package struct MatrixKernel: Sendable, Hashable {
       UInt32(tiling.band), epilogue.rawValue, hasBias ? 1 : 0, gathersOutputs ? 1 : 0,
       activation.constant,
     ]
+      + (units.sums.map { [FragmentLayout.packed($0.rowPlaces), FragmentLayout.packed($0.tokenPlaces)] } ?? [])
   }
 
   /// - Throws: `KernelError.unsupported` for a tiling that the device has no room for.

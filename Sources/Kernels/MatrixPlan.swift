@@ -181,7 +181,8 @@ private struct MatrixStep {
     try recording.need(kernel.matrix)
     let tokenCount = kernel.gathersOutputs ? shape.outputs : shape.rows
     if let inBytes = kernel.inBytes(recorder.traits) {
-      return try staged(inBytes, quantised(push, of: kernel.matrix, tokenCount: tokenCount), tokenCount: tokenCount)
+      return try staged(
+        inBytes, quantised(push, of: kernel.matrix, tokenCount: tokenCount), tokenCount: tokenCount)
     }
     if var direct = DirectMatrixKernel(kernel, tokenCount: tokenCount, traits: recorder.traits) {
       if let directTiling = recorder.directTiling { direct.tiling = directTiling }

@@ -62,15 +62,16 @@ extension MatrixTiling {
 package struct MatrixTilingChoice {
   private let units: MatrixUnits
   private let traits: DeviceTraits
-  /// Whether weights are neither float16 nor bfloat16.
-  private let unpacks: Bool
+  /// How much of the work that it can be is unpacking the weights, from 0 to 1: those of float16 and bfloat16 are there
+  /// as they are, bytes nearly so.
+  private let unpacking: Double
   /// Bytes of a weight.
   private let weightBytes: Double
 
   package init(format: WeightFormat, units: MatrixUnits, traits: DeviceTraits) {
     self.units = units
     self.traits = traits
-    unpacks = format.type != .f16 && format.type != .bf16
+    unpacking = [.f16, .bf16].contains(format.type) ? 0 : format.type == .q8_0 ? 0.5 : 1
     weightBytes = format.planes.reduce(0) { $0 + Double($1.bytes) / Double($1.weights) }
   }
 
@@ -85,7 +86,7 @@ package struct MatrixTilingChoice {
   /// A tiling with what is known of it.
   private struct Candidate {
     var tiling: MatrixTiling
-    /// Share of the matrix units' best speed that a device full of such workgroups reaches, as measured on an H100;
+    /// Share of the matrix units' best speed that a device full of such workgroups reaches, as measured on an H200;
     /// for weights that must be unpacked, too.
     var speed: Double
     var unpackingSpeed: Double
@@ -108,9 +109,7 @@ package struct MatrixTilingChoice {
     let rowBytes = weightBytes * Double(step * tiling.tileRows(units))
     let loadedBytes = rowBytes + Double(units.inputs.byteCount * step * tiling.tileTokens(units))
     let loads = loadedBytes / 16 / Double(tiling.subgroups * traits.subgroupSize)
-    // In bytes, each row's scale lies in as many registers as sums of a fragment's tokens.
-    let scales = units.inputs == .bytes ? Double(rows * units.n) / Double(traits.subgroupSize) : 0
-    return sums <= 128 && sums + scales + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
+    return sums <= 128 && sums + loads * (step > 32 ? 6 : 5) <= 170 ? tiling : nil
   }
 
   /// Tilings for many tokens that are worth a look, for comparisons.
@@ -120,7 +119,8 @@ package struct MatrixTilingChoice {
       for rows in [32, 48, 64, 80] {
         for tokens in [32, 48, 64] {
           for step in [32, 64, 128] {
-            result += [tiling(rowSubgroups, tokenSubgroups, rows: rows, tokens: tokens, step: step)].compactMap(\.self)
+            result += [tiling(rowSubgroups, tokenSubgroups, rows: rows, tokens: tokens, step: step)]
+              .compactMap(\.self)
           }
         }
       }
@@ -135,10 +135,21 @@ package struct MatrixTilingChoice {
     ) -> Candidate? {
       tiling.map { Candidate(tiling: $0, speed: speed, unpackingSpeed: unpackingSpeed, share: share) }
     }
+    if units.inputs == .bytes {
+      return [
+        candidate(tiling(4, 2, rows: 32, tokens: 64, step: 128), 0.42, 0.34, share: 0.5),
+        candidate(tiling(1, 4, rows: 80, tokens: 32, step: 64), 0.43, 0.32, share: 1),
+        candidate(tiling(2, 2, rows: 64, tokens: 32, step: 64), 0.40, 0.31, share: 1),
+        candidate(tiling(2, 2, rows: 32, tokens: 32, step: 64), 0.33, 0.26, share: 1),
+        candidate(tiling(2, 2, rows: 32, tokens: 32, step: 32), 0.25, 0.20, share: 1),
+      ].compactMap(\.self)
+    }
     return [
       candidate(tiling(2, 2, rows: 64, tokens: 64, step: 32), 0.55, 0.48, share: 1),
+      candidate(tiling(4, 2, rows: 48, tokens: 64, step: 64), 0.60, 0.43, share: 0.5),
       candidate(tiling(2, 4, rows: 64, tokens: 48, step: 64), 0.58, 0.47, share: 0.5),
       candidate(tiling(2, 4, rows: 80, tokens: 32, step: 64), 0.53, 0.36, share: 0.5),
+      candidate(tiling(2, 4, rows: 64, tokens: 32, step: 64), 0.52, 0.43, share: 0.5),
       candidate(tiling(2, 2, rows: 32, tokens: 32, step: 64), 0.31, 0.24, share: 1),
       candidate(tiling(2, 2, rows: 32, tokens: 32, step: 32), 0.25, 0.20, share: 1),
     ].compactMap(\.self)
@@ -179,7 +190,7 @@ package struct MatrixTilingChoice {
     }
     var best: (tiling: MatrixTiling, time: Double)?
     for candidate in large {
-      let speed = unpacks ? candidate.unpackingSpeed : candidate.speed
+      let speed = candidate.speed + unpacking * (candidate.unpackingSpeed - candidate.speed)
       let workgroups = Double(slots) * candidate.share
       for split in 1...4 where split == 1 || columns >= 8 * split * candidate.tiling.step {
         var tiling = candidate.tiling

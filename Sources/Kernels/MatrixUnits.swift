@@ -20,6 +20,8 @@ package struct MatrixUnits: Sendable, Hashable {
   package var k: Int
   /// Whether a result of this shape may be float16 too: flash attention hands results on as inputs.
   package var hasHalfResults: Bool
+  /// Of units for bytes, where the elements of their sums lie, once that is known.
+  package var sums: SumLayout?
 
   /// The shape to use, or nil for a device without such matrix units.
   package init?(_ capabilities: DeviceCapabilities, inputs: Inputs = .halves) {
@@ -32,7 +34,8 @@ package struct MatrixUnits: Sendable, Hashable {
     }
     // Shared memory is read and written in 16 bytes, and steps of 32 inputs are whole fragments.
     let usable = capabilities.cooperativeMatrix.filter {
-      multiplies($0, into: inputs == .halves ? .float32 : .int32) && $0.m % 8 == 0 && $0.n % 8 == 0 && [8, 16, 32].contains($0.k)
+      multiplies($0, into: inputs == .halves ? .float32 : .int32) && $0.m % 8 == 0 && $0.n % 8 == 0
+        && [8, 16, 32].contains($0.k)
         && $0.m <= 32 && $0.n <= 32
     }
     guard

@@ -124,7 +124,7 @@ package final class Workspace: Sendable {
           scratchStride, activationStride((heads.headCount + 2 * heads.kvHeadCount) * heads.headSize),
           2 * hiddenWidth)
       }
-      let quantises = traits.method.fuses ? traits.byteUnits != nil : traits.usesByteProducts
+      let quantises = traits.method.fuses ? traits.method.gemm == .bytes : traits.usesByteProducts
       let quantisedWidth =
         quantises ? max(activationStride(program.width), attentionWidth, hiddenWidth) : 0
       // The device of a mesh that draws tokens has the logits of all others too.

@@ -14,7 +14,7 @@ struct MatrixChecks {
 
   init(bench: TestBench) throws {
     self.bench = bench
-    byteUnits = MatrixUnits(bench.device.capabilities, inputs: .bytes)
+    byteUnits = try FragmentProbe.byteUnits(device: bench.device, subgroupSize: bench.traits.subgroupSize)
     layout = try FragmentProbe.layout(device: bench.device, subgroupSize: bench.traits.subgroupSize)
   }
 
@@ -101,7 +101,10 @@ struct MatrixChecks {
       ] : []
     let format = WeightFormat.of(TensorType.allCases[formatIndex])
     var byteCuts: [Cut] = []
-    if let byteUnits, MatrixKernel.multipliesBytes(format) {
+    // A CPU driver's compiler takes seconds for each: a format with minima and one without will do.
+    let isWanted =
+      bench.traits.isCPU ? [.q4_1, .q8_0].contains(format.type) : MatrixKernel.multipliesBytes(format)
+    if let byteUnits, isWanted {
       let tilings = MatrixTiling.possible(format, byteUnits, bench.traits)
       byteCuts = (0..<2).map {
         Cut(

@@ -48,7 +48,8 @@ struct BenchShaders: ParsableCommand {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Which kernels compute products of many columns, as a list.", valueName: "direct,matrix,bytes,tiles,columns"))
+      "Which kernels compute products of many columns, as a list.",
+      valueName: "direct,matrix,bytes,tiles,columns"))
   var gemm: ChoiceList<StepMethod.Gemm>?
 
   @Flag(help: "Compare the tilings of matrix products.")
@@ -72,8 +73,12 @@ struct BenchShaders: ParsableCommand {
     guard gemm == nil || linear.values == [.sbi] else {
       throw ValidationError("--gemm compares the tuned kernels: leave --linear out")
     }
-    guard !tilings || gemm.map({ $0.values.allSatisfy { $0 == .matrix || $0 == .bytes || $0 == .direct } }) ?? true else {
-      throw ValidationError("--tilings compares cuts on matrix units: of --gemm, it takes direct, matrix and bytes")
+    guard
+      !tilings
+        || gemm.map({ $0.values.allSatisfy { $0 == .matrix || $0 == .bytes || $0 == .direct } }) ?? true
+    else {
+      throw ValidationError(
+        "--tilings compares cuts on matrix units: of --gemm, it takes direct, matrix and bytes")
     }
     guard (1...1000).contains(best) else { throw ValidationError("--best must be from 1 to 1000") }
   }

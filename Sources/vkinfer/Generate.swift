@@ -60,6 +60,8 @@ struct Generate: ParsableCommand {
 
   @OptionGroup var cache: CacheOptions
 
+  @OptionGroup var products: ProductOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -134,6 +136,7 @@ struct Generate: ParsableCommand {
     options.mayShortenContext = place.context == nil
     options.tunes = !noTuning
     options.overlaps = !noOverlap
+    products.apply(to: &options)
     options.memory = memory.options
     options.memory.kvOffload = offload.kvOffload
     options.cacheType = cache.kvType

@@ -31,6 +31,7 @@ extension Generate {
     options.maxSequences = min(parallel ?? 16, requests.count)
     options.tunes = !noTuning
     options.overlaps = !noOverlap
+    products.apply(to: &options)
     options.expectedPrompt = requests[0].prompt.count
     let loaded = try LoadedEngine(model, since: start, options: options, verbose: verbose)
     if verbose {

@@ -40,6 +40,8 @@ struct Perplexity: ParsableCommand {
 
   @OptionGroup var cache: CacheOptions
 
+  @OptionGroup var products: ProductOptions
+
   @OptionGroup(title: "Memory")
   var memory: MemoryBudgetOptions
 
@@ -80,6 +82,7 @@ struct Perplexity: ParsableCommand {
     options.device = device
     mesh.apply(to: &options)
     options.overlaps = !noOverlap
+    products.apply(to: &options)
     options.contextLength = context
     options.promptChunk = min(context, batch)
     options.maxOutputs = min(context, batch)
