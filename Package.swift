@@ -92,7 +92,7 @@ let package = Package(
     .testTarget(
       name: "BenchmarkTests", dependencies: ["Benchmark", "Engine", "Kernels", "ModelFiles", "Transformer"]),
     .testTarget(name: "CommandLineTests", dependencies: ["vkinfer", "ModelFiles"]),
-    .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime"]),
+    .testTarget(name: "VulkanRuntimeTests", dependencies: ["VulkanRuntime", "CVulkan"]),
     .testTarget(
       name: "EngineTests",
       dependencies: ["Engine", "Kernels", "Reference", "Transformer", "VulkanRuntime", "ModelFiles"],

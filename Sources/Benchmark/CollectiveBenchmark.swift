@@ -17,11 +17,10 @@ package final class CollectiveBenchmark {
   package init(devices specs: [String], pipelineDirectory: String?) throws {
     let instance = try VulkanInstance()
     self.instance = instance
-    devices = try specs.map { spec in
-      try Device(
-        instance: instance, physical: try DeviceSelection.select(spec: spec, from: instance.physicalDevices),
-        pipelineCacheDirectory: pipelineDirectory)
-    }
+    devices = try Device.open(
+      instance: instance,
+      physicals: try specs.map { try DeviceSelection.select(spec: $0, from: instance.physicalDevices) },
+      pipelineCacheDirectory: pipelineDirectory)
     caches = devices.map { KernelCache(device: $0) }
   }
 

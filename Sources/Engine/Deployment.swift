@@ -99,11 +99,10 @@ final class Deployment {
     let promptChunk = min(Engine.promptChunk(options, traits: traits), contextLength)
     let maxSequences = options.maxSequences
 
-    devices = try placement.devices.map { [options] in
-      try Device(
-        instance: instance, physical: $0, pipelineCacheDirectory: options.pipelineCacheDirectory,
-        faults: options.allocationFaults)
-    }
+    devices = try Device.open(
+      instance: instance, physicals: placement.devices,
+      pipelineCacheDirectory: options.pipelineCacheDirectory,
+      faults: options.allocationFaults)
     let caches = devices.map { [options] in KernelCache(device: $0, method: options.method) }
     for cache in caches { try cache.checkMethod() }
     // Asked before weights are there.

@@ -241,7 +241,7 @@ public final class Engine: Sendable {
   package func watchStreams() -> [StreamWatch] { current.withLock { $0.weightStreams.map { $0.watch() } } }
 
   /// The most host memory that was ever pinned for weights that stream and all else that goes between host and devices,
-  /// in bytes: the sum of the devices' own peaks, in which memory that they share counts for each.
+  /// in bytes: the sum of the devices' own peaks, in which memory that several import counts for each.
   public var peakPinnedMemory: Int { current.withLock { $0.devices.reduce(0) { $0 + $1.peakHostBytes } } }
 
   /// Pages of the KV cache that went to host memory, since there was no room for all that ran, and came back.

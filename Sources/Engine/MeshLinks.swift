@@ -44,7 +44,7 @@ final class MeshLinks: Sendable {
       guard devices.allSatisfy({ $0.canShareSemaphores(with: devices[0]) }) else {
         throw EngineError(.device, "the devices are not one, or its driver does not share semaphores")
       }
-      shared = try devices.map { try $0.makeSharedSemaphore() }
+      shared = try devices.map { try $0.makeSemaphore(sharedWith: devices) }
     } else {
       shared = []
     }

@@ -22,8 +22,8 @@ package struct MeshTrial {
   ///   - memory: the memory to take; nil takes the fastest of those that work.
   ///   - path: the path to take, likewise.
   ///   - waitsLong: whether devices wait for whole stages of others: kernels should not spend that time looking where
-  ///     another device is of the same GPU.
-  ///   - isThorough: whether device memory is tried on CPU drivers, too, where it is no other than the host's.
+  ///     another device takes turns with this one.
+  ///   - isThorough: whether all is tried, also what cannot be the best.
   /// - Throws: when nothing of what is wanted works.
   package init(
     devices: [Device], caches: [KernelCache], memory: MeshMemory?, path: MeshPath?, waitsLong: Bool = false,
@@ -36,8 +36,13 @@ package struct MeshTrial {
       // What is wrong with a path in one memory mostly is in all.
       if !failures.contains(what) { failures.append(what) }
     }
+    // Those of one VkDevice are as near to one another as can be: its memory and counts in it are the best they have.
+    let areSiblings = devices.allSatisfy { $0.isSibling(of: devices[0]) }
+    // A kernel that looks keeps out what it looks for where logical devices of one GPU take turns.
+    let runBeside = devices.allSatisfy { device in devices.allSatisfy(device.runsBeside) }
+    let usualPaths = MeshPath.allCases.filter { $0 != .flags || areCPUs || runBeside || isThorough }
     for kind in memory.map({ [$0] }) ?? (areCPUs ? [.host, .device] : MeshMemory.allCases) {
-      if areCPUs, memory == nil, !isThorough, !found.isEmpty { break }
+      if areCPUs || areSiblings, memory == nil, !isThorough, !found.isEmpty { break }
       do {
         _ = try MeshHomes(memory: kind, devices: devices.map(\.physical)).allocate(devices: devices) { _ in 1
         }
@@ -45,7 +50,7 @@ package struct MeshTrial {
         fail("\(kind.rawValue) memory: \(error)")
         continue
       }
-      for path in path.map({ [$0] }) ?? MeshPath.allCases {
+      for path in path.map({ [$0] }) ?? usualPaths {
         let transport = MeshTransport(memory: kind, path: path)
         do {
           found.append((transport, try Self.seconds(transport, devices: devices, caches: caches)))
@@ -54,12 +59,11 @@ package struct MeshTrial {
         }
       }
     }
-    // On a CPU driver, and where logical devices share a GPU, whoever looks takes the time of whoever computes.
-    let areApart = MeshHomes(memory: .device, devices: devices.map(\.physical)).count == devices.count
+    // On a CPU driver, and where logical devices take turns, whoever looks takes the time of whoever computes.
     let mayLook =
-      path == .flags || ((!waitsLong || areApart) && !devices.contains { $0.physical.kind == .cpu })
-    guard
-      let best = found.filter({ mayLook || $0.transport.path != .flags }).min(by: { $0.seconds < $1.seconds })
+      path == .flags || ((!waitsLong || runBeside) && !devices.contains { $0.physical.kind == .cpu })
+    let usable = found.filter { mayLook || $0.transport.path != .flags }
+    guard let best = areSiblings ? usable.first : usable.min(by: { $0.seconds < $1.seconds })
     else {
       let options =
         [memory == nil ? nil : "--mesh-memory", path == nil ? nil : "--mesh-path"].compactMap { $0 }

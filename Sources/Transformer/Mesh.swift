@@ -24,7 +24,7 @@ package enum MeshPath: String, Sendable, Hashable, CaseIterable {
 
 /// Where the devices of a mesh leave things for one another.
 package enum MeshMemory: String, Sendable, Hashable, CaseIterable {
-  /// In memory of the device that reads them, which the others have imported.
+  /// In memory of the device that reads them, which the others have imported; siblings have it as it is.
   case device
   /// In host memory that all have imported.
   case host

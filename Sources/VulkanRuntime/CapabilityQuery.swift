@@ -81,23 +81,11 @@ struct CapabilityQuery {
     blank.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2
     var list = [VkQueueFamilyProperties2](repeating: blank, count: Int(count))
     functions.pointee.vkGetPhysicalDeviceQueueFamilyProperties2(handle, &count, &list)
-    let compute = VK_QUEUE_COMPUTE_BIT.rawValue
-    // Families for video and optical flow can copy too, but are not meant for it.
-    let copies = VK_QUEUE_TRANSFER_BIT.rawValue | VK_QUEUE_SPARSE_BINDING_BIT.rawValue
-    var families = QueueFamilies()
-    for (index, family) in list.map(\.queueFamilyProperties).enumerated() where family.queueCount > 0 {
-      if family.queueFlags & compute != 0, families.compute == nil {
-        families.compute = UInt32(index)
-        families.timestampBits = Int(family.timestampValidBits)
-      }
-      let copiesOnly =
-        family.queueFlags & VK_QUEUE_TRANSFER_BIT.rawValue != 0 && family.queueFlags & ~copies == 0
-      if copiesOnly, families.transfer == nil {
-        families.transfer = UInt32(index)
-        families.transferQueueCount = Int(family.queueCount)
-      }
-    }
-    return families
+    return QueueFamilies(
+      list.map(\.queueFamilyProperties).map {
+        QueueFamily(
+          flags: $0.queueFlags, queueCount: Int($0.queueCount), timestampBits: Int($0.timestampValidBits))
+      })
   }
 
   func detail(queueFamilies: QueueFamilies) -> Detail {
@@ -109,7 +97,8 @@ struct CapabilityQuery {
     fill(&capabilities, properties: properties)
     fill(&capabilities, features: features, properties: properties)
     capabilities.timestampPeriodNanoseconds = Double(basicProperties.limits.timestampPeriod)
-    capabilities.timestampBits = queueFamilies.timestampBits
+    capabilities.timestampBits =
+      queueFamilies.compute.map { queueFamilies.families[$0].timestampBits } ?? 0
     capabilities.sharesSemaphores = sharesTimelineSemaphores
     for handle in MemoryHandle.allCases {
       let features = externalMemoryFeatures(handle)

@@ -15,7 +15,8 @@ package struct PipelineWork: Sendable, Hashable {
 /// An opened device: its queues, and the maker of everything that lives on it.
 ///
 /// What a device makes keeps the underlying Vulkan device alive, so objects may be released in any order.
-/// The same physical device may be opened several times; the devices then share nothing.
+/// The same physical device may be opened several times; the devices then share nothing, unless `open` opens them
+/// together.
 package final class Device: Sendable {
   let context: DeviceContext
   let pipelineCache: PipelineCache
@@ -39,24 +40,82 @@ package final class Device: Sendable {
   ///
   /// Compiled pipelines are kept in a file in `pipelineCacheDirectory` (nil: not kept); see `savePipelineCache()`.
   /// `captureStatistics` makes `executableStatistics(of:)` work where the driver can. `faults` makes allocations fail.
-  package init(
+  package convenience init(
     instance: VulkanInstance, physical: PhysicalDevice, pipelineCacheDirectory: String?,
     captureStatistics: Bool = false, faults: AllocationFaults? = nil
   ) throws(VulkanError) {
     precondition(physical.instance === instance.context, "a physical device of another instance")
-    let context = try DeviceContext(physical: physical, faults: faults)
+    guard let vulkan = try VulkanDevice(physical: physical, deviceCount: 1) else {
+      preconditionFailure("one device has queues wherever there are any")
+    }
+    let context = DeviceContext(vulkan, faults: faults)
+    try self.init(
+      context, queues: vulkan.queues[0],
+      pipelineCache: try PipelineCache(context: context, directory: pipelineCacheDirectory),
+      captureStatistics: captureStatistics)
+  }
+
+  private init(
+    _ context: DeviceContext, queues: DeviceQueues, pipelineCache: PipelineCache, captureStatistics: Bool
+  ) throws(VulkanError) {
     self.context = context
-    capturesStatistics = captureStatistics && physical.capabilities.pipelineExecutableProperties
-    pipelineCache = try PipelineCache(context: context, directory: pipelineCacheDirectory)
+    self.pipelineCache = pipelineCache
+    capturesStatistics = captureStatistics && context.physical.capabilities.pipelineExecutableProperties
     layouts = PipelineLayouts(context: context)
-    computeQueue = try Queue(context: context, family: context.queueFamilies[0], computes: true)
+    computeQueue = try Queue(context: context, place: queues.compute, computes: true)
     transferQueue =
-      context.queueFamilies.count > 1
-      ? try Queue(context: context, family: context.queueFamilies[1], computes: false) : computeQueue
+      if let place = queues.transfer {
+        try Queue(context: context, place: place, computes: false)
+      } else { computeQueue }
     returnQueue =
-      context.queueFamilies.count > 1 && physical.queueFamilies.transferQueueCount > 1
-      ? try Queue(context: context, family: context.queueFamilies[1], index: 1, computes: false)
-      : computeQueue
+      if let place = queues.returning {
+        try Queue(context: context, place: place, computes: false)
+      } else { computeQueue }
+  }
+
+  /// Opens a logical device for each of `physicals`, among which the same one may be several times.
+  ///
+  /// Those of one physical device have a VkDevice in common, and the compiled pipelines, where that has compute queues
+  /// for all of them that run at the same time (`runsBeside`); else they share nothing. Memory is counted for each.
+  package static func open(
+    instance: VulkanInstance, physicals: [PhysicalDevice], pipelineCacheDirectory: String?,
+    faults: AllocationFaults? = nil
+  ) throws(VulkanError) -> [Device] {
+    var opened: [VkPhysicalDevice: [Device]] = [:]
+    for physical in physicals where opened[physical.handle] == nil {
+      precondition(physical.instance === instance.context, "a physical device of another instance")
+      let count = physicals.count { $0.handle == physical.handle }
+      var devices: [Device] = []
+      if count > 1, let vulkan = try VulkanDevice(physical: physical, deviceCount: count) {
+        for queues in vulkan.queues {
+          let context = DeviceContext(vulkan, faults: faults)
+          let cache =
+            if let first = devices.first {
+              first.pipelineCache
+            } else { try PipelineCache(context: context, directory: pipelineCacheDirectory) }
+          devices.append(
+            try Device(context, queues: queues, pipelineCache: cache, captureStatistics: false))
+        }
+      } else {
+        for _ in 0..<count {
+          devices.append(
+            try Device(
+              instance: instance, physical: physical, pipelineCacheDirectory: pipelineCacheDirectory,
+              faults: faults))
+        }
+      }
+      opened[physical.handle] = devices
+    }
+    return physicals.map { opened[$0.handle]!.removeFirst() }
+  }
+
+  /// Whether both have a VkDevice in common: buffers and semaphores of one are the other's, too.
+  package func isSibling(of other: Device) -> Bool { context.vulkan === other.context.vulkan }
+
+  /// Whether kernels of both can run at the same time: they are of several physical devices, or of queues of one VkDevice
+  /// that were chosen so. Logical devices of one GPU that are not siblings take turns.
+  package func runsBeside(_ other: Device) -> Bool {
+    isSibling(of: other) || !physical.isSame(as: other.physical)
   }
 
   /// A buffer of `byteCount` bytes with memory of its own; its contents are undefined.
@@ -81,19 +140,20 @@ package final class Device: Sendable {
     try TimelineSemaphore(context: context)
   }
 
-  /// A timeline semaphore with value 0 that other logical devices of the same physical device may share.
-  package func makeSharedSemaphore() throws(VulkanError) -> TimelineSemaphore {
-    try TimelineSemaphore(context: context, isShared: true)
+  /// A timeline semaphore with value 0 that `others` may share (`canShareSemaphores`).
+  package func makeSemaphore(sharedWith others: [Device]) throws(VulkanError) -> TimelineSemaphore {
+    try TimelineSemaphore(context: context, isExported: !others.allSatisfy(isSibling))
   }
 
-  /// The shared semaphore of another logical device of the same physical device.
+  /// The semaphore of another logical device of the same physical device, which made it to be shared.
   package func makeSemaphore(sharing source: TimelineSemaphore) throws(VulkanError) -> TimelineSemaphore {
-    try TimelineSemaphore(context: context, sharing: source)
+    if source.context.vulkan === context.vulkan { return source }
+    return try TimelineSemaphore(context: context, sharing: source)
   }
 
   /// Whether `other` is a logical device of the same physical device, and they can share semaphores.
   package func canShareSemaphores(with other: Device) -> Bool {
-    physical.handle == other.physical.handle && capabilities.sharesSemaphores
+    isSibling(of: other) || (physical.handle == other.physical.handle && capabilities.sharesSemaphores)
   }
 
   /// An empty command buffer for `queue`; `reusable` ones may be submitted many times, also while still running.

@@ -1,8 +1,10 @@
 import CVulkan
 import Synchronization
 
-/// The VkDevice with its functions; lives as long as anything made from it.
+/// A logical device, as all that is made on it knows it; lives as long as any of that.
 final class DeviceContext: Sendable {
+  /// Shared with the logical devices that it runs beside.
+  let vulkan: VulkanDevice
   let physical: PhysicalDevice
   nonisolated(unsafe) let handle: VkDevice
   nonisolated(unsafe) let functions: UnsafeMutablePointer<VulkanDeviceFunctions>
@@ -14,79 +16,14 @@ final class DeviceContext: Sendable {
   private let allocated = Mutex((now: 0, peak: 0))
   private let allocatedOnHost = Mutex((now: 0, peak: 0))
 
-  init(physical: PhysicalDevice, faults: AllocationFaults? = nil) throws(VulkanError) {
-    let name = "device \(physical.index) (\(physical.name))"
-    if let reason = physical.unsupportedReason {
-      throw VulkanError(kind: .unsupported, description: "\(name) cannot be used: \(reason)")
-    }
-    guard let computeFamily = physical.queueFamilies.compute else {
-      throw VulkanError(kind: .unsupported, description: "\(name) cannot be used: it lacks a compute queue")
-    }
-    let queueFamilies = [computeFamily] + (physical.queueFamilies.transfer.map { [$0] } ?? [])
-    var created: VkDevice?
-    let result = Self.create(physical, queueFamilies, &created)
-    try VulkanError.check(result, "vkCreateDevice", device: name)
-    guard let handle = created else {
-      throw VulkanError(VK_ERROR_INITIALIZATION_FAILED, "vkCreateDevice", device: name)
-    }
-    let functions = UnsafeMutablePointer<VulkanDeviceFunctions>.allocate(capacity: 1)
-    let getProcAddress = physical.instance.functions.pointee.vkGetDeviceProcAddr
-    if let missing = vulkan_load_device_functions(getProcAddress, handle, functions) {
-      functions.deallocate()
-      throw VulkanError(
-        kind: .unsupported, description: "the driver of \(name) lacks \(String(cString: missing)); update it")
-    }
-    self.physical = physical
-    self.name = name
+  init(_ vulkan: VulkanDevice, faults: AllocationFaults?) {
+    self.vulkan = vulkan
+    physical = vulkan.physical
+    handle = vulkan.handle
+    functions = vulkan.functions
+    name = vulkan.name
+    queueFamilies = vulkan.queueFamilies
     self.faults = faults
-    self.queueFamilies = queueFamilies
-    self.handle = handle
-    self.functions = functions
-  }
-
-  deinit {
-    functions.pointee.vkDestroyDevice(handle, nil)
-    functions.deallocate()
-  }
-
-  private static func create(
-    _ physical: PhysicalDevice, _ families: [UInt32], _ device: inout VkDevice?
-  ) -> VkResult {
-    let features = FeatureChain(enabledOn: physical)
-    let names = features.extensions.map { name in
-      let text = Array(name.utf8CString)
-      let copy = UnsafeMutablePointer<CChar>.allocate(capacity: text.count)
-      copy.initialize(from: text, count: text.count)
-      return UnsafePointer<CChar>?.some(UnsafePointer(copy))
-    }
-    defer { for name in names { name?.deallocate() } }
-    return withExtendedLifetime(features) {
-      [Float(1), 1].withUnsafeBufferPointer { priorities in
-        let priorities = priorities.baseAddress
-        let queues = families.map { family in
-          var queue = VkDeviceQueueCreateInfo()
-          queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO
-          queue.queueFamilyIndex = family
-          // One for each direction of the link.
-          queue.queueCount =
-            family == physical.queueFamilies.transfer && physical.queueFamilies.transferQueueCount > 1 ? 2 : 1
-          queue.pQueuePriorities = priorities
-          return queue
-        }
-        return queues.withUnsafeBufferPointer { queues in
-          names.withUnsafeBufferPointer { names in
-            var info = VkDeviceCreateInfo()
-            info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO
-            info.pNext = UnsafeRawPointer(features.chain.head)
-            info.queueCreateInfoCount = UInt32(queues.count)
-            info.pQueueCreateInfos = queues.baseAddress
-            info.enabledExtensionCount = UInt32(names.count)
-            info.ppEnabledExtensionNames = names.baseAddress
-            return physical.instance.functions.pointee.vkCreateDevice(physical.handle, &info, nil, &device)
-          }
-        }
-      }
-    }
   }
 
   func check(

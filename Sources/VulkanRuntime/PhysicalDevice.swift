@@ -130,16 +130,6 @@ struct MemoryType: Sendable, Hashable {
   var heapIsDeviceLocal: Bool
 }
 
-/// The queue families in use.
-struct QueueFamilies: Sendable, Hashable {
-  /// The first that computes.
-  var compute: UInt32?
-  /// One that only copies, if there is one: its copies run beside the compute queue's work.
-  var transfer: UInt32?
-  var transferQueueCount = 0
-  var timestampBits = 0
-}
-
 /// The bytes of an array as hexadecimal digits.
 func hexadecimal<Bytes: BitwiseCopyable>(_ bytes: Bytes) -> String {
   withUnsafeBytes(of: bytes) { bytes in

@@ -25,13 +25,13 @@ package final class Queue: Sendable {
     var semaphores: [TimelineSemaphore]
   }
 
-  /// - Parameter index: which of its family's queues that the device was made with.
-  init(context: DeviceContext, family: UInt32, index: UInt32 = 0, computes: Bool) throws(VulkanError) {
+  /// - Parameter place: one of the queues that the device was made with, which no other `Queue` has.
+  init(context: DeviceContext, place: QueuePlace, computes: Bool) throws(VulkanError) {
     var handle: VkQueue?
-    context.functions.pointee.vkGetDeviceQueue(context.handle, family, index, &handle)
+    context.functions.pointee.vkGetDeviceQueue(context.handle, place.family, place.index, &handle)
     guard let handle else { throw VulkanError(VK_ERROR_UNKNOWN, "vkGetDeviceQueue", device: context.name) }
     self.context = context
-    self.family = family
+    family = place.family
     self.computes = computes
     self.handle = handle
   }

@@ -52,19 +52,20 @@ package final class SharedMemory: Sendable {
   package init(ofHost byteCount: Int, devices: [Device], label: String) throws(VulkanError) {
     let alignment = devices.compactMap(\.capabilities.externalMemoryHostAlignment).max() ?? 4096
     let host = try HostMemory(byteCount: byteCount, alignment: Int(clamping: alignment))
-    var views: [Buffer] = []
-    for device in devices { views.append(try device.makeBuffer(importing: host, label: label)) }
-    self.views = views
+    views = try Self.views(devices) { device throws(VulkanError) in
+      try device.makeBuffer(importing: host, label: label)
+    }
   }
 
-  /// Memory of one of the devices, which the others import.
+  /// Memory of one of the devices, which its siblings have as it is and the others import.
   ///
   /// - Throws: `.unsupported` where that device and the others have no handle in common.
   package init(of owner: Int, byteCount: Int, devices: [Device], label: String) throws {
     let source = devices[owner]
-    let others = devices.indices.filter { $0 != owner }.map { devices[$0] }
-    guard let handle = source.physical.memoryHandle(for: others.map(\.physical)) else {
-      let stranger = others.first { source.physical.memoryHandle(for: [$0.physical]) == nil } ?? source
+    let strangers = devices.filter { !$0.isSibling(of: source) }
+    let handle = source.physical.memoryHandle(for: strangers.map(\.physical))
+    guard strangers.isEmpty || handle != nil else {
+      let stranger = strangers.first { source.physical.memoryHandle(for: [$0.physical]) == nil } ?? source
       throw VulkanError(
         kind: .unsupported,
         description:
@@ -73,19 +74,34 @@ package final class SharedMemory: Sendable {
     }
     // Drivers that need more than others for the same buffer need whole pages of the larger kinds.
     let size = (max(byteCount, 1) + 0xffff) & ~0xffff
+    let origin: BufferOrigin = if let handle, !strangers.isEmpty { .exported(handle) } else { .new }
     let memory = try Buffer(
-      context: source.context, byteCount: size, memory: .device, label: label, origin: .exported(handle))
+      context: source.context, byteCount: size, memory: .device, label: label, origin: origin)
     try source.run { commands in
       commands.fill(memory, offset: 0, byteCount: size, value: 0)
       commands.barrier()
     }
-    views = try devices.indices.map { index in
-      index == owner
-        ? memory
-        : try Buffer(
-          context: devices[index].context, byteCount: size, memory: .device, label: label,
-          origin: .imported(memory, handle))
+    views = try Self.views(devices) { device throws(VulkanError) in
+      guard let handle, !device.isSibling(of: source) else { return memory }
+      return try Buffer(
+        context: device.context, byteCount: size, memory: .device, label: label,
+        origin: .imported(memory, handle))
     }
+  }
+
+  /// A view for each device; siblings have one in common, since drivers need not import the same memory twice.
+  private static func views(
+    _ devices: [Device], make: (Device) throws(VulkanError) -> Buffer
+  ) throws(VulkanError) -> [Buffer] {
+    var views: [Buffer] = []
+    for (index, device) in devices.enumerated() {
+      if let sibling = devices[..<index].firstIndex(where: { $0.isSibling(of: device) }) {
+        views.append(views[sibling])
+      } else {
+        views.append(try make(device))
+      }
+    }
+    return views
   }
 }
 

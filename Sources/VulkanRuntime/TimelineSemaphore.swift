@@ -6,14 +6,14 @@ package final class TimelineSemaphore: Sendable {
   let context: DeviceContext
   nonisolated(unsafe) let handle: VkSemaphore
 
-  /// - Parameter isShared: whether other logical devices of the same physical device may share it; needs
-  ///   `DeviceCapabilities.sharesSemaphores`.
-  init(context: DeviceContext, isShared: Bool = false) throws(VulkanError) {
+  /// - Parameter isExported: whether logical devices of the same physical device may share it that have another
+  ///   VkDevice; needs `DeviceCapabilities.sharesSemaphores`.
+  init(context: DeviceContext, isExported: Bool = false) throws(VulkanError) {
     var export = VkExportSemaphoreCreateInfo()
     export.sType = VK_STRUCTURE_TYPE_EXPORT_SEMAPHORE_CREATE_INFO
     export.handleTypes = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT.rawValue
     let chain = StructureChain()
-    if isShared { chain.append(export) }
+    if isExported { chain.append(export) }
     defer { withExtendedLifetime(chain) {} }
     var type = VkSemaphoreTypeCreateInfo()
     type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO
@@ -32,7 +32,7 @@ package final class TimelineSemaphore: Sendable {
     handle = created
   }
 
-  /// The semaphore `source` of another logical device of the same physical device, made to be shared: one count for both.
+  /// The exported semaphore `source` of another VkDevice of the same physical device: one count for both.
   convenience init(context: DeviceContext, sharing source: TimelineSemaphore) throws(VulkanError) {
     try self.init(context: context)
     guard let export = source.context.functions.pointee.vkGetSemaphoreFdKHR,

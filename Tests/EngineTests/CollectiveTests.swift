@@ -12,9 +12,8 @@ struct CollectiveTests {
   static func devices(_ count: Int) throws -> [Device] {
     let instance = try VulkanInstance()
     let physical = try DeviceSelection.select(spec: TestModels.cpuDriver, from: instance.physicalDevices)
-    return try (0..<count).map { _ in
-      try Device(instance: instance, physical: physical, pipelineCacheDirectory: nil)
-    }
+    return try Device.open(
+      instance: instance, physicals: Array(repeating: physical, count: count), pipelineCacheDirectory: nil)
   }
 
   /// What rank `rank` must have, from the inputs of all.
