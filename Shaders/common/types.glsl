@@ -52,6 +52,7 @@ layout(buffer_reference) buffer Step;
 layout(buffer_reference) readonly buffer Tiles;
 layout(buffer_reference) readonly buffer Samples;
 layout(buffer_reference) readonly buffer LinearExtras;
+layout(buffer_reference) readonly buffer Meeting;
 
 #define VKINFER_GLSL
 #include "shader_interface.h"
@@ -66,6 +67,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer Step {
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Tiles { AttentionTile at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Samples { SampleParameters at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer LinearExtras { LinearExtrasData data; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Meeting { MeetingData data; };
 
 // Activations are stored so that lanes which hold neighbouring chunks of 4 to 32 inputs read whole cache lines:
 // within each 1024 inputs, quad j of every chunk of 32 comes before quad j + 1 of any.

@@ -3,7 +3,9 @@
 // where there is no norm of the sum several, each with a slice.
 //
 // The others' parts lie in memory that the devices share, the own one is at hand. Every rank adds them in the same
-// order, so all get the same bits.
+// order, so all get the same bits. Where few workgroups wait, they meet the other ranks themselves (MEETS), which saves
+// a dispatch and the barrier behind it.
+#define CHAINED
 #include "common/types.glsl"
 #include "common/blocks.glsl"
 
@@ -14,7 +16,16 @@ layout(constant_id = 3) const bool POST_NORM = false;
 layout(constant_id = 4) const uint RANKS = 1;
 layout(constant_id = 5) const uint QUADS = 1;  // of a row that an invocation holds at once
 
+layout(constant_id = 6) const bool MEETS = false;
+layout(constant_id = 7) const uint PATIENCE = 1u << 27;
+layout(constant_id = 8) const uint SLOTS = 1;
+layout(constant_id = 9) const uint LINES = 1;
+layout(constant_id = 10) const uint END_LINES = 1;
+
 layout(push_constant) uniform Push { CombinePush push; };
+
+#define MEETING push.meeting.data
+#include "mesh/meeting.glsl"
 
 #include "common/workgroup_sum.glsl"
 
@@ -53,9 +64,22 @@ float block_value(uint block, uint i) {
       * push.next.norm.at[4 * quad + i % 4];
 }
 
+// The own part is written; returns when those of the others are.
+void meet_ranks() {
+  uint count = MEETING.step.at[MESH_STEP_BASE] + push.reached;
+  uint slot = SLOTS == 1 ? 0 : push.reached % (SLOTS - 1);
+  bool tells = gl_WorkGroupID.x == 0 && gl_WorkGroupID.y == 0;
+  if (tells) tell(count, slot);
+  wait_for_others(count, slot, tells ? count : 0);
+  controlBarrier(
+      gl_ScopeWorkgroup, gl_ScopeWorkgroup, gl_StorageSemanticsBuffer,
+      gl_SemanticsAcquireRelease | gl_SemanticsMakeAvailable | gl_SemanticsMakeVisible);
+}
+
 void main() {
   uint row = gl_WorkGroupID.x;
   if (row >= push.step.row_count) return;
+  if (MEETS) meet_ranks();
   // Slices are as long as what the activation layout keeps together, or a multiple.
   uint quads = (push.width + 1023) / 1024 * 256 / gl_NumWorkGroups.y;
   uint begin = gl_WorkGroupID.y * quads;
@@ -92,8 +116,9 @@ void main() {
   }
   if (NEXT == NEXT_BYTES) {
     // A subgroup makes a block together, of what all invocations have written.
-    memoryBarrierBuffer();
-    barrier();
+    controlBarrier(
+        gl_ScopeWorkgroup, gl_ScopeWorkgroup, gl_StorageSemanticsBuffer,
+        gl_SemanticsAcquireRelease | gl_SemanticsMakeAvailable | gl_SemanticsMakeVisible);
     uint end_block = min(end / 8, push.width / 32);
     for (uint block = begin / 8 + gl_SubgroupID; block < end_block; block += gl_NumSubgroups) {
       store_block(push.next.values, push.next.scales, row, push.next.width, block, block);

@@ -57,7 +57,7 @@ package final class CollectiveGroup {
       : try devices.indices.map { [memory, homes] index in
         try MeshSignals(
           device: devices[index], homes: homes, boards: memory.map { $0.views[index].address }, own: index,
-          slotCount: 1)
+          ranks: 0..<ranks, slotCount: 1)
       }
     board = signals.isEmpty ? nil : MeshBoard(signals)
     done = try devices.map { try $0.makeSemaphore() }

@@ -8,13 +8,21 @@ package struct CombineKernel: Sendable, Hashable {
   package var next: ProductForm
   /// Parts that are added up.
   package var rankCount: Int
+  /// How it waits for the other ranks itself, at `push.meeting`; nil where they have been waited for.
+  package var meeting: ExchangeKernel?
 
-  package init(addsResidual: Bool, hasPostNorm: Bool, next: ProductForm, rankCount: Int) {
+  package init(
+    addsResidual: Bool, hasPostNorm: Bool, next: ProductForm, rankCount: Int, meeting: ExchangeKernel? = nil
+  ) {
     self.addsResidual = addsResidual
     self.hasPostNorm = hasPostNorm
     self.next = next
     self.rankCount = rankCount
+    self.meeting = meeting
   }
+
+  /// Workgroups that may wait at a time: so few that on a GPU which another rank shares there is room for its stages.
+  package static let mostWaiting = 32
 
   /// Registers of an invocation that parts may take.
   private static let mostPartRegisters = 64
@@ -29,8 +37,8 @@ package struct CombineKernel: Sendable, Hashable {
     let most = traits.isCPU ? 1 : max(1, Self.mostPartRegisters / 4 / rankCount)
     return [
       UInt32(threads), next.rawValue, addsResidual ? 1 : 0, hasPostNorm ? 1 : 0, UInt32(rankCount),
-      UInt32(min(most, (quads + threads - 1) / threads)),
-    ]
+      UInt32(min(most, (quads + threads - 1) / threads)), meeting == nil ? 0 : 1,
+    ] + (meeting ?? ExchangeKernel(readsLast: false)).waitConstants(traits)
   }
 
   /// Records it for `rowCount` rows. Every field of `push` that the kernel uses is the caller's.
@@ -92,12 +100,14 @@ package struct ExchangeKernel: Sendable, Hashable {
   /// Bytes of the counts of a device.
   package var boardBytes: Int { ((slots - 1) * lines + endLines) * 4 * Int(FLAG_WORDS) }
 
-  /// The host, which has a clock, ends waits long before: this is for a host that hangs, too.
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
-    [
-      UInt32(traits.invocations(32)), traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines),
-      UInt32(endLines),
-    ]
+    [UInt32(traits.invocations(32))] + waitConstants(traits)
+  }
+
+  /// What every shader that waits for other devices is told: see Shaders/mesh/meeting.glsl. The host, which has a clock,
+  /// ends waits long before its patience is over: that is for a host that hangs, too.
+  func waitConstants(_ traits: DeviceTraits) -> [UInt32] {
+    [traits.isCPU ? 1 << 31 : 1 << 27, UInt32(slots), UInt32(lines), UInt32(endLines)]
   }
 
   package func record(

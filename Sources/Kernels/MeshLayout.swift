@@ -102,10 +102,10 @@ package struct MeshLayout: Sendable {
   /// Where the parts of a step's all-reduces lie.
   ///
   /// A rank that has passed an all-reduce knows that all have read what they wanted of the one before, whose memory it
-  /// may write to. Those of a step go round a ring, which has room for two at least; the first has memory of its own,
-  /// since the last of the step before may have been anywhere.
+  /// may write to. Those of a step go round a ring, which has room for two at least, or take turns in two places, the
+  /// same for all steps; the first has memory of its own, since the last of the step before may have been anywhere.
   func region(ofReduce index: Int, rows: Int) -> Region {
-    let bytes = 4 * rows * rowStride
+    let bytes = homes.readsLast ? 4 * rows * rowStride : rankBytes
     let count = max(2, ringBytes / (mesh.tensor * bytes))
     let turn = (index - 1) % count
     return Region(

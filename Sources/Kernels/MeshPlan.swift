@@ -20,16 +20,6 @@ extension PlanRecorder {
     case .allReduce(let norm, let addsResidual):
       let region = layout.region(ofReduce: reduceCount, rows: shape.rows)
       reduceCount += 1
-      try step.during(.exchange) {
-        for home in layout.homes.homes(of: share.mesh.ranks(ofStage: share.stage)) {
-          let place = layout.parts(home: home, stage: share.stage, region, rank: share.rank)
-          try copyRows(
-            from: workspace.address(.scratch), stride: workspace.scratchStride,
-            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
-            shape: shape, slot: slot)
-        }
-        try meet(step, port: port, slot: slot, usesAgain: region.isUsedAgain)
-      }
       var push = combinePush(index: index, slot: slot)
       push.parts = port.address(
         layout.parts(home: port.home, stage: share.stage, region, rank: 0), home: port.home)
@@ -40,11 +30,36 @@ extension PlanRecorder {
         push.post_norm = postNorm
         push.epsilon = norm.epsilon
       }
-      let kernel = CombineKernel(
+      var kernel = CombineKernel(
         addsResidual: addsResidual, hasPostNorm: norm != nil, next: next, rankCount: layout.mesh.tensor)
+      let slices = kernel.slices(width: model.program.width)
+      let ranks = share.mesh.ranks(ofStage: share.stage)
+      let isInPlace =
+        Self.partInPlace(at: index - 1, of: model, port: port, limits: workspace.limits) != nil
+      try step.during(.exchange) {
+        for home in layout.homes.homes(of: ranks) where !isInPlace {
+          let place = layout.parts(home: home, stage: share.stage, region, rank: share.rank)
+          try copyRows(
+            from: workspace.address(.scratch), stride: workspace.scratchStride,
+            to: port.address(place, home: home), stride: layout.rowStride, count: layout.rowStride, step,
+            shape: shape, slot: slot)
+        }
+        let count = try beginMeeting(step, port: port, usesAgain: region.isUsedAgain)
+        guard let signals = port.signals else { return try step.exchange() }
+        // Workgroups of a CPU driver that wait keep others from running.
+        if !traits.isCPU, shape.rows * slices <= CombineKernel.mostWaiting, signals.canMeet(ranks) {
+          kernel.meeting = signals.kernel
+          push.meeting = signals.recordMeeting(step.commands, slot: slot.index)
+          push.reached = count
+        } else {
+          try signals.record(
+            step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count,
+            cache: cache)
+        }
+      }
       try kernel.record(
-        step.commands, push: push, rank: share.rank, rowCount: shape.rows, cache: cache)
-      return kernel.slices(width: model.program.width)
+        step.commands, push: push, rank: isInPlace ? nil : share.rank, rowCount: shape.rows, cache: cache)
+      return slices
 
     case .send:
       guard share.rank == 0 else { return 0 }
@@ -112,21 +127,35 @@ extension PlanRecorder {
     }
   }
 
-  /// Waits until the other ranks of the stage are as far, and have left what they have for this one.
+  /// The count of the next meeting with the other ranks of the stage.
   ///
-  /// - Parameter usesAgain: whether they left it where the step has read before.
-  private func meet(_ step: StepRecording, port: MeshPort, slot: StepSlot, usesAgain: Bool) throws {
-    guard let signals = port.signals else { return try step.exchange() }
+  /// - Parameter usesAgain: whether they leave their parts where the step has read before.
+  private func beginMeeting(_ step: StepRecording, port: MeshPort, usesAgain: Bool) throws -> UInt32 {
+    guard port.signals != nil else { return 0 }
     let meeting = step.nextMeeting()
     if port.layout.homes.readsLast, usesAgain || meeting % MeshSignals.meetingsPerSubmission == 0 {
       try step.split()
     }
-    let count = UInt32(meeting)
+    return UInt32(meeting)
+  }
+
+  /// Where the stage at `index` leaves its part of a sum for the other ranks to find: address, and floats from row to
+  /// row; nil where that is the scratch, from where it is copied. Memory that ranks share is no farther away where it
+  /// and they are of one GPU.
+  static func partInPlace(
+    at index: Int, of model: DeviceModel, port: MeshPort?, limits: StepLimits
+  ) -> (address: UInt64, stride: Int)? {
+    guard let port, port.layout.homes.areOneDevice, index + 1 < model.stages.count,
+      case .residualProjection = model.stages[index],
+      case .collective(.allReduce, _) = model.stages[index + 1]
+    else { return nil }
     let share = model.program.share
-    let ranks = share.mesh.ranks(ofStage: share.stage)
-    try signals.record(
-      step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count,
-      cache: cache)
+    let reduce = model.stages[...index].count {
+      if case .collective(.allReduce, _) = $0 { true } else { false }
+    }
+    let region = port.layout.region(ofReduce: reduce, rows: limits.rows)
+    let place = port.layout.parts(home: port.home, stage: share.stage, region, rank: share.rank)
+    return (port.address(place, home: port.home), port.layout.rowStride)
   }
 
   /// After tokens are drawn: in homes of the first stage beside the own one they are left, too.

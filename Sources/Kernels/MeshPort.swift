@@ -25,7 +25,7 @@ package final class MeshPort: Sendable {
       ? try MeshSignals(
         device: device, homes: layout.homes,
         boards: self.memory.map { $0.address + UInt64(layout.boardOffset) }, own: index,
-        slotCount: layout.slotCount) : nil
+        ranks: layout.mesh.ranks(ofStage: index / layout.mesh.tensor), slotCount: layout.slotCount) : nil
   }
 
   /// The last token of each sequence, in a home.

@@ -64,28 +64,36 @@ package final class MeshSignals: Sendable {
   }
 
   private let homes: MeshHomes
-  private let kernel: ExchangeKernel
+  /// How this device waits for others.
+  package let kernel: ExchangeKernel
   private let own: Int
   private let boards: [UInt64]
   /// What the host writes for each step, and behind it whether waits are to end: in the device's memory, of which it
   /// finds in its caches what the host has written.
   private let steps: Buffer
   private let abandonedOffset: Int
+  /// Behind that, for each slot, what a kernel needs that meets the other ranks itself: `MeetingData`.
+  private let meetingOffset: Int
   /// What passes between the device and the host, in the host's memory.
   private let status: Buffer
 
   /// - Parameters:
   ///   - boards: the address on this device of each home's counts.
   ///   - own: the device's place in the mesh.
+  ///   - ranks: the devices of its stage.
   ///   - slotCount: steps that may be in flight.
-  package init(device: Device, homes: MeshHomes, boards: [UInt64], own: Int, slotCount: Int) throws {
+  package init(
+    device: Device, homes: MeshHomes, boards: [UInt64], own: Int, ranks: Range<Int>, slotCount: Int
+  ) throws {
     self.homes = homes
     self.own = own
     self.boards = boards
     kernel = ExchangeKernel(readsLast: homes.readsLast)
     abandonedOffset = slotCount * Self.stepBytes
+    meetingOffset = abandonedOffset + Self.stepBytes
     steps = try device.makeBuffer(
-      byteCount: abandonedOffset + Self.stepBytes, memory: .mappedDevice, label: "counts of a mesh's steps")
+      byteCount: meetingOffset + slotCount * MemoryLayout<MeetingData>.stride, memory: .mappedDevice,
+      label: "counts of a mesh's steps")
     status = try device.makeBuffer(
       byteCount: 4 * Int(MESH_STATUS_WORDS), memory: .download, label: "how far a device of a mesh is")
     guard steps.contents != nil, let words = status.contents else {
@@ -93,6 +101,19 @@ package final class MeshSignals: Sendable {
     }
     words.initializeMemory(as: UInt32.self, repeating: 0, count: Int(MESH_STATUS_WORDS))
     setAbandoned(0)
+    for slot in 0..<slotCount {
+      var meeting = MeetingData()
+      meeting.flags = boards[homes.of[own]]
+      meeting.step = steps.address + UInt64(slot * Self.stepBytes)
+      meeting.status = status.address
+      meeting.abandoned = steps.address + UInt64(abandonedOffset)
+      meeting.own = UInt32(own)
+      meeting.first = UInt32(ranks.lowerBound)
+      meeting.count = UInt32(ranks.count)
+      steps.contents!.storeBytes(
+        of: meeting, toByteOffset: meetingOffset + slot * MemoryLayout<MeetingData>.stride,
+        as: MeetingData.self)
+    }
   }
 
   private static let stepBytes = 4 * Int(MESH_STEP_WORDS)
@@ -161,6 +182,17 @@ package final class MeshSignals: Sendable {
     push.reports = reached == Self.end ? 1 : 0
     try kernel.record(commands, push: push, cache: cache)
     barrier(commands, isNear: homes.memory == .device)
+  }
+
+  /// Whether a kernel can meet the ranks of its stage itself: all look at the same counts.
+  package func canMeet(_ ranks: Range<Int>) -> Bool { homes.homes(of: ranks) == [homes.of[own]] }
+
+  /// Makes what the device has written ready to be told to others by a kernel that meets them itself, and gives where
+  /// that finds what it needs.
+  package func recordMeeting(_ commands: CommandBuffer, slot: Int) -> UInt64 {
+    commands.keepAlive([steps, status])
+    barrier(commands, isNear: homes.areOneDevice)
+    return steps.address + UInt64(meetingOffset + slot * MemoryLayout<MeetingData>.stride)
   }
 
   /// For a device's own memory what orders dispatches is enough, whoever writes there: logical devices that are one have

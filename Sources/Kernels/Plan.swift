@@ -90,12 +90,19 @@ package final class PlanRecorder {
       model.stages.contains { $0.matrices.contains { $0.format.type == .f32 } }
         ? nil : FlashAttentionKernel(heads: model.program.heads, units: units, traits: traits)
     }
-    let all = model.stages.indices.map { index in
+    var all = model.stages.indices.map { index in
       Self.extras(model.stages, index, kvCache: kvCache, workspace: workspace)
     }
     extras = try cache.device.makeBuffer(
       byteCount: max(1, all.count) * MemoryLayout<LinearExtrasData>.stride, memory: .mappedDevice,
       label: "stage arguments")
+    for index in all.indices {
+      guard
+        let place = Self.partInPlace(at: index, of: model, port: port, limits: workspace.limits)
+      else { continue }
+      all[index].scratch = place.address
+      all[index].scratch_stride = UInt32(place.stride)
+    }
     all.withUnsafeBytes { bytes in
       guard let source = bytes.baseAddress else { return }
       extras.contents?.copyMemory(from: source, byteCount: bytes.count)

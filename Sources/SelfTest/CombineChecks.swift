@@ -10,10 +10,14 @@ struct CombineChecks {
     for (index, width) in [64, 576, 1056, 2048, 4096].enumerated() {
       for (formIndex, next) in [ProductForm.none, .floats, .bytes].enumerated() {
         let kind = index + formIndex
+        // Ranks that are waited for are there already: a wait that has to wait wants a second device.
+        let meeting: ExchangeKernel? = [
+          nil, ExchangeKernel(readsLast: false), ExchangeKernel(readsLast: true),
+        ][kind % 3]
         try check(
           CombineKernel(
             addsResidual: kind % 2 == 0, hasPostNorm: kind / 2 % 2 == 0, next: next,
-            rankCount: [1, 2, 3, 8][kind % 4]),
+            rankCount: [1, 2, 3, 8][kind % 4], meeting: meeting),
           width: width, rowCount: [5, 1, 3][kind % 3])
       }
     }
@@ -25,6 +29,7 @@ struct CombineChecks {
       "combine width \(width), rows \(rowCount), ranks \(rankCount)"
       + (kernel.addsResidual ? ", residual" : "")
       + (kernel.hasPostNorm ? ", post norm" : "") + ", to \(kernel.next)"
+      + (kernel.meeting.map { ", meeting in \($0.slots) slots" } ?? "")
     guard bench.wants(name) else { return }
     var random = bench.random(name)
     let stride = activationStride(width)
@@ -57,6 +62,11 @@ struct CombineChecks {
     push.part_stride = UInt32(stride)
     push.rank_stride = UInt32(rowCount * stride)
     push.epsilon = 1e-3
+    let meeting = kernel.meeting.map { Meeting($0, rankCount: rankCount, own: rank ?? 0, image: &image) }
+    if let meeting {
+      push.meeting = meeting.data.address
+      push.reached = Meeting.reached
+    }
     try bench.check(name, image: image) { commands in
       // More rows than the step has, as in a plan recorded for a larger one.
       try kernel.record(
@@ -81,8 +91,52 @@ struct CombineChecks {
         outcome.float(residual, $0 / width * stride + activationIndex($0 % width))
       }
       if !kernel.addsResidual { outcome.ignore(residual) }
-      return [Comparison(found: found, expected: expected, tolerance: 2e-6)]
+      return (meeting.map { [$0.comparison(&outcome)] } ?? []) + [
+        Comparison(found: found, expected: expected, tolerance: 2e-6)
+      ]
         + left.comparisons(expected, &outcome, tolerance: 2e-6)
     }
+  }
+}
+
+/// A meeting at which all others are already.
+private struct Meeting {
+  static let base: UInt32 = 1 << 12
+  static let reached: UInt32 = 300
+
+  let data: MemoryImage.Region
+  private let flags: MemoryImage.Region
+  /// Where the own count is to be left.
+  private let ownPlaces: Range<Int>
+
+  init(_ kernel: ExchangeKernel, rankCount: Int, own: Int, image: inout MemoryImage) {
+    let words = kernel.boardBytes / 4
+    let slot = kernel.slots == 1 ? 0 : Int(Self.reached) % (kernel.slots - 1)
+    let lines = kernel.slots == 1 ? kernel.endLines : kernel.lines
+    let first = (slot * kernel.lines) * Int(FLAG_WORDS)
+    var counts = [UInt32](repeating: 0, count: rankCount * words)
+    for rank in 0..<rankCount where rank != own {
+      for line in 0..<lines {
+        counts[rank * words + first + line * Int(FLAG_WORDS)] = Self.base + Self.reached
+      }
+    }
+    flags = image.add(counts)
+    ownPlaces = own * words + first..<own * words + first + lines * Int(FLAG_WORDS)
+    var meeting = MeetingData()
+    meeting.flags = flags.address
+    meeting.step = image.add([Self.base, 0, 0, 0] as [UInt32]).address
+    meeting.status = image.add([UInt32](repeating: 0, count: Int(MESH_STATUS_WORDS))).address
+    meeting.abandoned = image.add([0, 0, 0, 0] as [UInt32]).address
+    meeting.own = UInt32(own)
+    meeting.count = UInt32(rankCount)
+    data = image.add(structs: [meeting])
+  }
+
+  /// The own count is told, in every line of its slot.
+  func comparison(_ outcome: inout Outcome) -> Comparison {
+    let places = stride(from: ownPlaces.lowerBound, to: ownPlaces.upperBound, by: Int(FLAG_WORDS))
+    let found = places.map { Double(outcome.word(flags, $0)) }
+    return Comparison(
+      "count", found: found, expected: found.map { _ in Double(Self.base + Self.reached) }, tolerance: 0)
   }
 }

@@ -45,7 +45,8 @@ struct PipelineVariants {
       [ProductForm.none, .floats, .bytes].flatMap { next in
         [false, true].map { hasPostNorm in
           let kernel = CombineKernel(
-            addsResidual: true, hasPostNorm: hasPostNorm, next: next, rankCount: hasPostNorm ? 8 : 2)
+            addsResidual: true, hasPostNorm: hasPostNorm, next: next, rankCount: hasPostNorm ? 8 : 2,
+            meeting: next == .none ? nil : ExchangeKernel(readsLast: hasPostNorm))
           return PipelineVariant(
             shader: "combine", specialization: kernel.specialization(width: width, traits: traits),
             pushConstantBytes: MemoryLayout<CombinePush>.size,

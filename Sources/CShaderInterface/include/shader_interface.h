@@ -213,34 +213,6 @@ struct RandomPush {
   U32 exponent;
 };
 
-// Adds up what the ranks of a mesh have left of a residual stream.
-struct CombinePush {
-  STRUCT(NextInputs) next;
-  GPU_POINTER(Floats4) parts;        // activation layout, [rank][row], in memory that devices share
-  GPU_POINTER(Floats4) own;          // activation layout, [row]: the part of rank `rank`, whatever is in `parts`
-  GPU_POINTER(Floats4Shared) residual;  // activation layout
-  GPU_POINTER(Floats4) post_norm;    // activation layout
-  GPU_POINTER(Step) step;
-  U32 width;
-  U32 residual_stride;               // floats
-  U32 part_stride;                   // floats between rows
-  U32 rank_stride;                   // floats between ranks
-  U32 own_stride;                    // floats between rows
-  U32 rank;                          // none of the ranks: all is in `parts`
-  F32 epsilon;                       // of the post norm
-};
-
-// Copies rows; sizes are in quads of 16 bytes.
-struct RowsPush {
-  GPU_POINTER(Quads) source;
-  GPU_POINTER(QuadsOut) destination;
-  GPU_POINTER(Step) step;
-  U32 quads;                         // of a row
-  U32 source_stride;
-  U32 destination_stride;
-  U32 reserved;
-};
-
 // Words between what devices write for one another: no two share a cache line of anyone's.
 #define FLAG_WORDS 32u
 // Words that the host writes for each step of a device of a mesh.
@@ -253,6 +225,48 @@ struct RowsPush {
 #define MESH_STATUS_WORDS 4u
 #define MESH_STATUS_COUNT 0u         // how far the device is, or was when it last waited for long or ended a step
 #define MESH_STATUS_GAVE_UP 1u       // 1 + the device that it waited for in vain, if it has
+
+// A meeting of the ranks of a stage in a step's slot: lies in device memory.
+struct MeetingData {
+  GPU_POINTER(Counters) flags;       // see ExchangePush
+  GPU_POINTER(Counters) step;
+  GPU_POINTER(Counters) status;
+  GPU_POINTER(Counters) abandoned;
+  U32 own;                           // this device
+  U32 first;                         // devices that it meets
+  U32 count;
+  U32 reserved;
+};
+
+// Adds up what the ranks of a mesh have left of a residual stream.
+struct CombinePush {
+  STRUCT(NextInputs) next;
+  GPU_POINTER(StageFloats4) parts;   // activation layout, [rank][row], in memory that devices share
+  GPU_POINTER(Floats4) own;          // activation layout, [row]: the part of rank `rank`, whatever is in `parts`
+  GPU_POINTER(Floats4Shared) residual;  // activation layout
+  GPU_POINTER(Floats4) post_norm;    // activation layout
+  GPU_POINTER(Step) step;
+  GPU_POINTER(Meeting) meeting;      // where the kernel meets the other ranks itself
+  U32 width;
+  U32 residual_stride;               // floats
+  U32 part_stride;                   // floats between rows
+  U32 rank_stride;                   // floats between ranks
+  U32 own_stride;                    // floats between rows
+  U32 rank;                          // none of the ranks: all is in `parts`
+  F32 epsilon;                       // of the post norm
+  U32 reached;                       // the count of the meeting, above the step's base
+};
+
+// Copies rows; sizes are in quads of 16 bytes.
+struct RowsPush {
+  GPU_POINTER(Quads) source;
+  GPU_POINTER(QuadsOut) destination;
+  GPU_POINTER(Step) step;
+  U32 quads;                         // of a row
+  U32 source_stride;
+  U32 destination_stride;
+  U32 reserved;
+};
 
 // Tells other devices how far this one is, and waits for them (Shaders/mesh/exchange.comp). Counts go round at 2^32.
 struct ExchangePush {
