@@ -22,8 +22,10 @@ package final class CollectiveGroup {
   private var step: UInt64 = 0
 
   /// Most quads of a segment: while one is read the next is written, so that both directions of a link are busy.
-  private static let segmentQuads = 1 << 19
-  private static let leastSegmentQuads = 1 << 16
+  private var segmentQuads: Int { Self.segmentQuads(homes) }
+  /// In a GPU's own memory there is no link, and segments cost meetings.
+  private static func segmentQuads(_ homes: MeshHomes) -> Int { homes.areOneDevice ? 1 << 21 : 1 << 19 }
+  private var leastSegmentQuads: Int { homes.areOneDevice ? 1 << 21 : 1 << 16 }
   /// Places of segments where devices may find what they read last: so many meetings have a submission in common.
   package static let usualPlaces = 64
 
@@ -41,7 +43,7 @@ package final class CollectiveGroup {
     let ranks = devices.count
     homes = MeshHomes(memory: transport.memory, devices: devices.map(\.physical), areApart: areApart)
     let boardBytes = MeshSignals.boardBytes(deviceCount: ranks, homes: homes)
-    let length = min(Self.segmentQuads, (floats + 3) / 4 + ranks)
+    let length = min(Self.segmentQuads(homes), (floats + 3) / 4 + ranks)
     let shared = max(
       CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: false).total,
       CollectiveSegment.sharedQuads(ranks: ranks, length: length / ranks + 1, isCut: true).total)
@@ -124,8 +126,8 @@ package final class CollectiveGroup {
     let part = count / 4 / ranks
     let span = collective.isCut ? part : count / 4
     // Some twelve of them, so that what cannot overlap at both ends is little.
-    let most = max(1, Self.segmentQuads / (collective.isCut ? ranks : 1))
-    let length = min(span, most, max(Self.leastSegmentQuads, span / 12))
+    let most = max(1, segmentQuads / (collective.isCut ? ranks : 1))
+    let length = min(span, most, max(leastSegmentQuads, span / 12))
     let starts = Array(stride(from: 0, to: span, by: length))
     let shared = CollectiveSegment.sharedQuads(ranks: ranks, length: length, isCut: collective.isCut)
     // Two places in turn, or as many as let submissions have many meetings.
@@ -157,7 +159,7 @@ package final class CollectiveGroup {
             input: buffers[rank][swaps ? 1 : 0].address, output: buffers[rank][swaps ? 0 : 1].address,
             inboxes: homes.of.map { memory[$0].views[rank].address + place }, stride: shared.stride)
           for push in segment.pushes(collective, stage: stage) {
-            try SumKernel().record(
+            try SumKernel(isOnLink: homes.memory == .host).record(
               recording.commands, push: push, cache: caches[rank])
           }
         }

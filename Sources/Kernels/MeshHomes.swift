@@ -8,7 +8,7 @@ package struct MeshHomes: Sendable, Hashable {
   /// The home of each device.
   package let of: [Int]
   /// Whether all devices are one physical device, and the memory its own.
-  let areOneDevice: Bool
+  package let areOneDevice: Bool
   /// Whether a device may find in its caches what it read of a home before, in the same submission, whatever others
   /// have written there since. GPUs do so with host memory, as an H200 shows; logical devices of one have its caches in
   /// common.

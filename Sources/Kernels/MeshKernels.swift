@@ -120,7 +120,15 @@ package struct ExchangeKernel: Sendable, Hashable {
 
 /// Adds up or copies what devices have left in shared memory (Shaders/mesh/sum.comp).
 package struct SumKernel: Sendable, Hashable {
-  package init() {}
+  /// Workgroups at most. For memory behind a link few keep it busy, and leave room for another dispatch whose data goes
+  /// the other way at the same time.
+  private let mostGroups: Int
+  private static let mostGroupsOnLink = 128
+
+  /// - Parameter isOnLink: whether it reads or writes memory behind a link.
+  package init(isOnLink: Bool = false) {
+    mostGroups = isOnLink ? Self.mostGroupsOnLink : 2048
+  }
 
   package func specialization(_ traits: DeviceTraits) -> [UInt32] {
     [UInt32(traits.invocations(traits.isCPU ? traits.subgroupSize : 256))]
@@ -131,7 +139,7 @@ package struct SumKernel: Sendable, Hashable {
   ) throws {
     guard push.quads > 0 else { return }
     let threads = Int(specialization(cache.traits)[0])
-    let groups = min((Int(push.quads) + threads - 1) / threads, cache.traits.isCPU ? 64 : 2048)
+    let groups = min((Int(push.quads) + threads - 1) / threads, cache.traits.isCPU ? 64 : mostGroups)
     try cache.dispatch(
       commands, "sum", specialization(cache.traits), push, groups: (groups, 1, 1))
   }

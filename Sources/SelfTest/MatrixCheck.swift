@@ -40,6 +40,16 @@ struct MatrixCheck {
       }
     }
 
+    /// Whether it takes weights of a format, which those of a stage need not all have.
+    func takes(_ format: WeightFormat) -> Bool {
+      switch self {
+      case .own, .staged: true
+      case .dequantized: DequantizeKernel.takes(format)
+      case .direct: DirectMatrixKernel.takes(format)
+      case .bytes: MatrixKernel.multipliesBytes(format)
+      }
+    }
+
     /// Whether weights are float16 on the way.
     var roundsToHalf: Bool { if case .bytes = self { false } else { true } }
   }

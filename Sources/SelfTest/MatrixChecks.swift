@@ -38,7 +38,8 @@ struct MatrixChecks {
           }
           // CPU drivers take seconds to compile each kernel: formats share out the stages there.
           if bench.traits.isCPU, stageIndex != formatIndex % LinearStages.count { continue }
-          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings) {
+          for cut in cuts(formatIndex: formatIndex, stageIndex: stageIndex, tilings: tilings)
+          where weights.matrices.allSatisfy({ cut.cut.takes($0.format) }) {
             let name =
               "matrix \(type.name) \(stages.names[stageIndex]), tokens \(cut.tokenCount)\(cut.cut.text)"
             guard bench.wants(name) else { continue }
