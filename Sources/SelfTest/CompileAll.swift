@@ -38,7 +38,9 @@ extension SelfTest {
     let cache = KernelCache(device: device)
     let traits = cache.traits
     var (pipelines, spills, failures, statistics) = (0, 0, 0, 0)
-    for variant in PipelineVariants(traits: traits, units: traits.matrixUnits).all {
+    for variant in PipelineVariants(
+      traits: traits, units: traits.matrixUnits, byteUnits: Self.byteUnits(device, traits)
+    ).all {
       if isCancelled() { break }
       let result = compile(variant, cache: cache, traits: traits)
       pipelines += 1
@@ -50,6 +52,15 @@ extension SelfTest {
     return CompileSummary(
       device: physical.name, pipelineCount: pipelines, spillCount: spills, failureCount: failures,
       hasStatistics: statistics > 0)
+  }
+
+  /// The units for products in bytes, whose sums may lie anywhere: nothing runs that could tell.
+  private static func byteUnits(_ device: Device, _ traits: DeviceTraits) -> MatrixUnits? {
+    guard traits.matrixUnits != nil, var units = MatrixUnits(device.capabilities, inputs: .bytes) else {
+      return nil
+    }
+    units.sums = SumLayout(elements: units.m * units.n / traits.subgroupSize)
+    return units
   }
 
   private static func compile(

@@ -18,6 +18,7 @@ extension PipelineVariants {
           matrix: DeviceMatrix(format: format, rows: rows, columns: columns, planes: [], rowOffset: 0),
           units: units, epilogue: use.epilogue, hasBias: use.hasBias, gathersOutputs: use.gathers,
           activation: use.activation)
+        result += inBytes(kernel, text: use.text, seen: &seen)
         for tokenCount in [16, 32, 64, 512] {
           if let direct = DirectMatrixKernel(kernel, tokenCount: tokenCount, traits: traits) {
             let constants = direct.specialization(traits)
@@ -42,6 +43,36 @@ extension PipelineVariants {
       }
     }
     return result
+  }
+
+  /// The same product in bytes, where it has one.
+  private func inBytes(
+    _ kernel: MatrixKernel, text: String, seen: inout Set<[UInt32]>
+  ) -> [PipelineVariant] {
+    guard let byteUnits, MatrixKernel.multipliesBytes(kernel.matrix.format) else { return [] }
+    var kernel = kernel
+    kernel.units = byteUnits
+    return [16, 32, 64, 512].compactMap { tokenCount in
+      var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
+      tiling.split = min(tiling.split, 2)
+      tiling.band = 8
+      let constants = kernel.specialization(tiling, traits: traits)
+      guard seen.insert(constants).inserted else { return nil }
+      return PipelineVariant(
+        shader: kernel.shaderName, specialization: constants,
+        pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(text), \(tiling.text), in bytes")
+    }
+  }
+
+  /// The kernel that makes the inputs of products in bytes.
+  var quantiseRows: [PipelineVariant] {
+    guard byteUnits != nil else { return [] }
+    let constants = QuantiseRowsKernel().specialization(traits)
+    return [
+      PipelineVariant(
+        shader: "quantise_rows", specialization: constants,
+        pushConstantBytes: MemoryLayout<QuantiseRowsPush>.size, text: "threads \(constants[0])")
+    ]
   }
 
   /// The kernel that makes weights float16 for prompts.

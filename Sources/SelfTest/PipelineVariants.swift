@@ -18,10 +18,14 @@ struct PipelineVariants {
   let traits: DeviceTraits
   /// Nil leaves out the kernels that need them.
   let units: MatrixUnits?
+  /// The same of products in bytes.
+  let byteUnits: MatrixUnits?
 
   var all: [PipelineVariant] {
     TensorType.allCases.flatMap(ofFormat) + attention
-      + flash + normalise + outputs + combine + unfused + cacheWrite + exchange + [chain, sum, headNorm]
+      + flash + normalise + quantiseRows + outputs + combine + unfused + cacheWrite + exchange + [
+        chain, sum, headNorm,
+      ]
   }
 
   private func ofFormat(_ type: TensorType) -> [PipelineVariant] {

@@ -11,13 +11,17 @@ struct VariantChecks {
     guard bench.matches(name) else { return }
     try bench.report(name) {
       // Checks use units that the engine leaves alone, too.
-      let variants = PipelineVariants(traits: bench.traits, units: MatrixUnits(bench.device.capabilities))
+      let variants = PipelineVariants(
+        traits: bench.traits, units: MatrixUnits(bench.device.capabilities),
+        byteUnits: try FragmentProbe.byteUnits(
+          device: bench.device, subgroupSize: bench.traits.subgroupSize))
       func family(_ shader: String) -> Substring { shader.prefix { $0 != "." } }
       let known = Dictionary(grouping: variants.all) { family($0.shader) }
       // Checks give some kernels many shapes that the engine does not choose; others have only their own.
       let shaped: Set<Substring> = [
         "linear", "linear_bytes", "linear_naive", "linear_rows", "linear_rows_wide", "linear_tiles",
-        "linear_tiles_bytes", "attention", "attention_decode", "attention_lanes", "matrix", "matrix_direct",
+        "linear_tiles_bytes", "attention", "attention_decode", "attention_lanes", "matrix", "matrix_bytes",
+        "matrix_direct",
         "flash", "combine", "normalise",
       ]
       // What the engine does not choose on a device at all, checks may.

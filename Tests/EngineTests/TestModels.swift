@@ -1,4 +1,5 @@
 import Foundation
+import Kernels
 import VulkanRuntime
 
 /// Files and devices that the tests run on.
@@ -20,6 +21,14 @@ enum TestModels {
     return instance.physicalDevices.first { $0.kind == .cpu && $0.unsupportedReason == nil }.map {
       String($0.index)
     }
+  }()
+
+  /// Whether the device that tests run on has matrix units.
+  static let hasMatrixUnits: Bool = {
+    guard let instance = try? VulkanInstance(),
+      let device = try? DeviceSelection.select(spec: nil, from: instance.physicalDevices)
+    else { return false }
+    return MatrixUnits(device.capabilities) != nil
   }()
 
   static let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
