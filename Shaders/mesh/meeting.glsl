@@ -3,7 +3,8 @@
 //
 // Some devices keep what they once read of host memory in their caches until the next submission, whatever is written
 // there meanwhile, and no access that Vulkan has goes past that. There a count is left in many lines, and each look takes
-// a line that has not been looked at.
+// a line that the workgroup has not looked at; where several wait, they look at the same ones about the same time, and
+// one that starts later finds the count where the first did.
 //
 // A wait ends when the others have come, when the host ends it, which has a clock, or after so many looks that something
 // is wrong.

@@ -83,14 +83,13 @@ package struct KernelBenchmark {
       let weights = Self.weights(stage)
       var subjects: [StepMethod: StageSubject] = [:]
       for columnCount in wanted {
-        let onUnits = methodOnUnits(columnCount)
-        let method = onUnits ?? StepMethod()
+        let method = methodOnUnits(columnCount) ?? StepMethod()
         let subject = try subjects[method] ?? subject(stage, model, most: most, method: method)
         subjects[method] = subject
         let step = StageSubject.Step(
           columns: columnCount, isPrompt: columnCount >= Self.leastPrompt, hasOutputs: true)
         let timings =
-          onUnits != nil
+          subject.prepare(step).usesMatrixUnits
           ? try MatrixTilingComparison(subject: subject, step: step).run(
             repetitions: repetitions, best: count)
           : try TilingComparison(subject: subject, columnCount: columnCount)

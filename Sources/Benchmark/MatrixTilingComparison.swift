@@ -23,7 +23,7 @@ struct MatrixTilingComparison {
     var compile: @Sendable () throws -> Void
   }
 
-  /// The default, then the `best` fastest of all others, each with what the stage took; empty where the stage is not
+  /// The default, then the `best` fastest of all others, each with what the stage took. The step must be one that is
   /// computed on matrix units.
   func run(repetitions: Int, best: Int) throws -> [(name: String, timing: Timing)] {
     guard let (usualText, others) = candidates else { return [] }
@@ -84,7 +84,9 @@ struct MatrixTilingComparison {
     }
     return (
       usual.text,
-      others.filter { $0 != usual }.map { tiling in
+      others.filter { tiling in
+        tiling != usual && staged.allSatisfy { tiling.fits($0.units, cache.traits) }
+      }.map { tiling in
         Candidate(text: tiling.text) {
           recorder.matrixTiling = tiling
         } compile: {

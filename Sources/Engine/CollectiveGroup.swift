@@ -159,7 +159,7 @@ package final class CollectiveGroup {
             input: buffers[rank][swaps ? 1 : 0].address, output: buffers[rank][swaps ? 0 : 1].address,
             inboxes: homes.of.map { memory[$0].views[rank].address + place }, stride: shared.stride)
           for push in segment.pushes(collective, stage: stage) {
-            try SumKernel(isOnLink: homes.memory == .host).record(
+            try SumKernel(isOnLink: !homes.areOneDevice).record(
               recording.commands, push: push, cache: caches[rank])
           }
         }

@@ -21,8 +21,11 @@ package struct CombineKernel: Sendable, Hashable {
     self.meeting = meeting
   }
 
-  /// Workgroups that may wait at a time: so few that on a GPU which another rank shares there is room for its stages.
-  package static let mostWaiting = 32
+  /// Whether so many workgroups may wait at a time: on a GPU that another rank shares there must be room for its stages,
+  /// and on a CPU driver each keeps others from running.
+  package static func mayMeet(_ workgroups: Int, traits: DeviceTraits) -> Bool {
+    !traits.isCPU && workgroups <= min(32, traits.wantedSubgroups / 128)
+  }
 
   /// Registers of an invocation that parts may take.
   private static let mostPartRegisters = 64

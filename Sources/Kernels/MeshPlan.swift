@@ -36,6 +36,10 @@ extension PlanRecorder {
       let ranks = share.mesh.ranks(ofStage: share.stage)
       let isInPlace =
         Self.partInPlace(at: index - 1, of: model, port: port, limits: workspace.limits) != nil
+      func combine() throws {
+        try kernel.record(
+          step.commands, push: push, rank: isInPlace ? nil : share.rank, rowCount: shape.rows, cache: cache)
+      }
       try step.during(.exchange) {
         for home in layout.homes.homes(of: ranks) where !isInPlace {
           let place = layout.parts(home: home, stage: share.stage, region, rank: share.rank)
@@ -46,19 +50,19 @@ extension PlanRecorder {
         }
         let count = try beginMeeting(step, port: port, usesAgain: region.isUsedAgain)
         guard let signals = port.signals else { return try step.exchange() }
-        // Workgroups of a CPU driver that wait keep others from running.
-        if !traits.isCPU, shape.rows * slices <= CombineKernel.mostWaiting, signals.canMeet(ranks) {
+        if CombineKernel.mayMeet(shape.rows * slices, traits: traits), signals.canMeet(ranks) {
           kernel.meeting = signals.kernel
-          push.meeting = signals.recordMeeting(step.commands, slot: slot.index)
+          push.meeting = signals.meeting(step.commands, slot: slot.index)
           push.reached = count
+          if !isInPlace { signals.recordEndOfWrites(step.commands) }
+          try combine()
         } else {
           try signals.record(
             step.commands, slot: slot.index, reached: count, told: ranks, devices: ranks, wanted: count,
             cache: cache)
         }
       }
-      try kernel.record(
-        step.commands, push: push, rank: isInPlace ? nil : share.rank, rowCount: shape.rows, cache: cache)
+      if kernel.meeting == nil { try combine() }
       return slices
 
     case .send:

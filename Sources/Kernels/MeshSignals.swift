@@ -187,11 +187,14 @@ package final class MeshSignals: Sendable {
   /// Whether a kernel can meet the ranks of its stage itself: all look at the same counts.
   package func canMeet(_ ranks: Range<Int>) -> Bool { homes.homes(of: ranks) == [homes.of[own]] }
 
-  /// Makes what the device has written ready to be told to others by a kernel that meets them itself, and gives where
-  /// that finds what it needs.
-  package func recordMeeting(_ commands: CommandBuffer, slot: Int) -> UInt64 {
-    commands.keepAlive([steps, status])
+  /// Makes what the device has written to a home ready to be told to others by a kernel that meets them itself.
+  package func recordEndOfWrites(_ commands: CommandBuffer) {
     barrier(commands, isNear: homes.areOneDevice)
+  }
+
+  /// Where a kernel that meets the ranks of its stage itself finds what it needs.
+  package func meeting(_ commands: CommandBuffer, slot: Int) -> UInt64 {
+    commands.keepAlive([steps, status])
     return steps.address + UInt64(meetingOffset + slot * MemoryLayout<MeetingData>.stride)
   }
 
