@@ -71,7 +71,8 @@ struct MeshLayoutTests {
     let programs = try MeshTests.model("llama").program.shared(over: MeshShape(tensor: 2))
     let limits = StepLimits(rows: 16, outputs: 3, sequences: 5, pagesPerSequence: 2)
     let layout = MeshLayout(
-      programs: programs, homes: MeshHomes(memory: .host, of: [0, 0]), limits: limits, slotCount: 3)
+      programs: programs, homes: MeshHomes(memory: .host, of: [0, 0], readsLast: true), limits: limits,
+      slotCount: 3, ringBytes: 0)
     for (rows, turns) in [(16, 2), (8, 4), (1, 32)] {
       let regions = (0..<2 * turns + 2).map { layout.region(ofReduce: $0, rows: rows) }
       let bytes = 2 * regions[0].rankBytes
@@ -84,6 +85,25 @@ struct MeshLayoutTests {
           #expect(isSame ? distance == 0 : distance >= bytes, "\(rows) rows: \(other), \(index)")
         }
         #expect(place + bytes <= layout.byteCount(home: 0))
+      }
+    }
+  }
+
+  /// Where devices find what is there, two places take turns, the same for every step: products know theirs beforehand.
+  @Test func regionsTakeTurns() throws {
+    let programs = try MeshTests.model("llama").program.shared(over: MeshShape(tensor: 2))
+    let limits = StepLimits(rows: 16, outputs: 3, sequences: 5, pagesPerSequence: 2)
+    let layout = MeshLayout(
+      programs: programs, homes: MeshHomes(memory: .device, of: [0, 0]), limits: limits, slotCount: 3)
+    let regions = (0..<7).map { layout.region(ofReduce: $0, rows: limits.rows) }
+    for (index, region) in regions.enumerated() {
+      for rows in [1, 8] { #expect(layout.region(ofReduce: index, rows: rows).offset == region.offset) }
+      let place = layout.parts(home: 0, stage: 0, region, rank: 0)
+      #expect(place + 2 * region.rankBytes <= layout.byteCount(home: 0))
+      for (other, earlier) in regions[..<index].enumerated() {
+        let distance = abs(layout.parts(home: 0, stage: 0, earlier, rank: 0) - place)
+        let isSame = other > 0 && (index - other).isMultiple(of: 2)
+        #expect(isSame ? distance == 0 : distance >= 2 * region.rankBytes, "\(other), \(index)")
       }
     }
   }
