@@ -71,9 +71,8 @@ package struct KernelBenchmark {
   ) throws {
     let direct = StepMethod(gemm: .direct)
     let canDirect = benchmark.cache(for: direct).traits.fragments != nil
-    func methodOnUnits(_ columnCount: Int) -> StepMethod? {
-      guard method.isUsual else { return method }
-      guard canDirect, columnCount > 1 else { return nil }
+    func chosen(_ columnCount: Int) -> StepMethod {
+      guard method.isUsual, canDirect, columnCount > 1 else { return method }
       return columnCount <= DirectMatrixKernel.mostTokens ? direct : StepMethod(gemm: .matrix)
     }
     for (stage, model) in try stages(type) where stage.isLinear {
@@ -83,7 +82,7 @@ package struct KernelBenchmark {
       let weights = Self.weights(stage)
       var subjects: [StepMethod: StageSubject] = [:]
       for columnCount in wanted {
-        let method = methodOnUnits(columnCount) ?? StepMethod()
+        let method = chosen(columnCount)
         let subject = try subjects[method] ?? subject(stage, model, most: most, method: method)
         subjects[method] = subject
         let step = StageSubject.Step(

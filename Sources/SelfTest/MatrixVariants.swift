@@ -29,20 +29,27 @@ extension PipelineVariants {
                 pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(use.text), \(direct.tiling.text)"))
             continue
           }
-          var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
-          // How many workgroups share inputs, and in what order they go, makes no other code.
-          tiling.split = min(tiling.split, 2)
-          tiling.band = 8
-          let constants = kernel.specialization(tiling, traits: traits)
-          guard seen.insert(constants).inserted else { continue }
-          result.append(
-            PipelineVariant(
-              shader: kernel.shaderName, specialization: constants,
-              pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(use.text), \(tiling.text)"))
+          result += [staged(kernel, tokenCount: tokenCount, text: use.text, seen: &seen)].compactMap(\.self)
         }
       }
     }
     return result
+  }
+
+  /// The kernel with its tile in shared memory, if it is none of those seen.
+  private func staged(
+    _ kernel: MatrixKernel, tokenCount: Int, text: String, seen: inout Set<[UInt32]>
+  ) -> PipelineVariant? {
+    var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
+    // How many workgroups share inputs, and in what order they go, makes no other code.
+    tiling.split = min(tiling.split, 2)
+    tiling.band = 8
+    let constants = kernel.specialization(tiling, traits: traits)
+    guard seen.insert(constants).inserted else { return nil }
+    return PipelineVariant(
+      shader: kernel.shaderName, specialization: constants,
+      pushConstantBytes: MemoryLayout<MatrixPush>.size,
+      text: "\(text), \(tiling.text)" + (kernel.units.inputs == .bytes ? ", in bytes" : ""))
   }
 
   /// The same product in bytes, where it has one.
@@ -52,16 +59,7 @@ extension PipelineVariants {
     guard let byteUnits, MatrixKernel.multipliesBytes(kernel.matrix.format) else { return [] }
     var kernel = kernel
     kernel.units = byteUnits
-    return [16, 32, 64, 512].compactMap { tokenCount in
-      var tiling = kernel.tiling(tokenCount: tokenCount, traits: traits)
-      tiling.split = min(tiling.split, 2)
-      tiling.band = 8
-      let constants = kernel.specialization(tiling, traits: traits)
-      guard seen.insert(constants).inserted else { return nil }
-      return PipelineVariant(
-        shader: kernel.shaderName, specialization: constants,
-        pushConstantBytes: MemoryLayout<MatrixPush>.size, text: "\(text), \(tiling.text), in bytes")
-    }
+    return [16, 32, 64, 512].compactMap { staged(kernel, tokenCount: $0, text: text, seen: &seen) }
   }
 
   /// The kernel that makes the inputs of products in bytes.
